@@ -1,0 +1,82 @@
+# anyedge. "make help" lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+GO      ?= go
+BIN     := bin/anyedge
+CACHE   := .cache
+CONSUL  := $(CACHE)/consul
+FUZZ    ?= 30s
+SOURCES := $(shell find . -name '*.go' -not -path './.cache/*' -not -path './test/consul/*') go.mod go.sum
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+$(BIN): $(SOURCES) $(shell find configs internal gslb terraform -type f -not -name '*.go' 2>/dev/null)
+	$(GO) build -trimpath -o $@ .
+
+.PHONY: build
+build: $(BIN) ## build bin/anyedge
+
+.PHONY: run
+run: $(BIN) ## run a whole edge on this machine: three PoPs, DNS, router, origins
+	$(BIN) lab
+
+.PHONY: story
+story: $(BIN) ## run the lab's story by itself: every step must hold
+	$(BIN) lab --check
+
+.PHONY: check
+check: ## gofmt, vet, staticcheck and the fast tests
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not gofmt-ed:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	$(GO) test -short ./...
+
+.PHONY: test
+test: deps $(BIN) $(CONSUL) ## every test: real Consul, BIRD, Terraform and the lab's story
+	test/all.sh
+
+.PHONY: race
+race: ## the fast tests under the race detector
+	$(GO) test -short -race ./...
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZ (default 30s) each
+	test/fuzz.sh $(FUZZ)
+
+.PHONY: bench
+bench: ## Go benchmarks, six runs each, read by benchstat
+	@mkdir -p $(CACHE)
+	$(GO) test -run '^$$' -bench . -benchmem -count 6 ./... | tee $(CACHE)/bench.txt
+	$(GO) tool benchstat $(CACHE)/bench.txt
+
+.PHONY: vuln
+vuln: ## known vulnerabilities in what we call (asks the Go vulnerability database)
+	$(GO) tool govulncheck ./...
+
+.PHONY: test-terraform
+test-terraform: deps $(BIN) ## the Terraform module's tests, and two PoPs applied and destroyed on loopback
+	test/terraform.sh
+
+.PHONY: deps
+deps: ## install what the tests use and Debian has (needs root, or does nothing)
+	test/deps.sh
+
+$(CONSUL): test/consul/go.mod test/consul/go.sum
+	@mkdir -p $(CACHE)
+	cd test/consul && $(GO) build -trimpath -ldflags '-s -w' -o $(CURDIR)/$@ github.com/hashicorp/consul
+
+.PHONY: consul
+consul: $(CONSUL) ## build the Consul server that the tests run against
+
+.PHONY: generate
+generate: ## the JSON Schemas from the config structs
+	$(GO) generate ./...
+
+.PHONY: clean
+clean: ## remove what the targets built
+	rm -rf bin $(CACHE) .lab

@@ -1,0 +1,79 @@
+package configs
+
+import "strings"
+
+// prepare fills the defaults that depend on other fields.
+func (g *GSLB) prepare(d *document) { g.Admin.prepare(d, "127.0.0.1:8601") }
+
+// check applies the rules that relate fields to each other.
+func (g *GSLB) check(d *document) {
+	g.Fleet.check(d)
+	d.unique(len(g.Listen)+1, func(i int) (at, string) {
+		if i == len(g.Listen) {
+			return "admin.address", text(g.Admin.Address)
+		}
+		return at("listen").index(i), text(g.Listen[i])
+	})
+	d.unique(len(g.Zones), func(i int) (at, string) {
+		return at("zones").index(i).key("name"), canonicalName(g.Zones[i].Name)
+	})
+	d.unique(len(g.Pops), func(i int) (at, string) { return at("pops").index(i).key("name"), g.Pops[i].Name })
+	for i, p := range g.Pops {
+		p.check(d, at("pops").index(i))
+	}
+	d.unique(len(g.Names), func(i int) (at, string) {
+		return at("names").index(i).key("name"), canonicalName(g.Names[i].Name)
+	})
+	zones := map[string]bool{}
+	for _, z := range g.Zones {
+		zones[canonicalName(z.Name)] = true
+	}
+	pops := sortedNames(g.Pops, func(p SteerPop) string { return p.Name })
+	for i := range g.Names {
+		g.Names[i].check(d, at("names").index(i), zones, pops)
+	}
+}
+
+func (p *SteerPop) check(d *document, path at) {
+	path = path.key("addresses")
+	d.unique(len(p.Addresses), func(i int) (at, string) {
+		return path.index(i), text(p.Addresses[i])
+	})
+	for i, a := range p.Addresses {
+		if a.IsValid() && (a.IsUnspecified() || a.IsMulticast() || a.Zone() != "") {
+			d.report(path.index(i), "%v is not an address that clients can reach", a)
+		}
+	}
+}
+
+func (n *SteeredName) check(d *document, path at, zones map[string]bool, pops []string) {
+	if n.Name != "" && !inZone(n.Name, zones) && !d.lostWithin("zones") {
+		d.report(path.key("name"), "%s lies in none of the zones", show(n.Name))
+	}
+	d.wholeSeconds(path.key("ttl"), n.TTL)
+	d.unique(len(n.Answers), func(i int) (at, string) {
+		return path.key("answers").index(i).key("pop"), n.Answers[i].Pop
+	})
+	total := 0
+	for i, a := range n.Answers {
+		d.refer(path.key("answers").index(i).key("pop"), a.Pop, pops, "pops", "entry of pops")
+		if a.Weight != nil {
+			total += *a.Weight
+		}
+	}
+	if n.Policy == "weighted" && len(n.Answers) > 0 && total == 0 && !d.lostWithin(path.key("answers")) {
+		d.report(path.key("answers"), "at least one weight must be above 0")
+	}
+}
+
+// inZone reports whether name is in or below one of the zones, whose names are
+// canonical.
+func inZone(name string, zones map[string]bool) bool {
+	for rest, more := canonicalName(name), true; more; {
+		if zones[rest] && rest != "" {
+			return true
+		}
+		_, rest, more = strings.Cut(rest, ".")
+	}
+	return false
+}

@@ -1,0 +1,379 @@
+package configs
+
+import "net/netip"
+
+// Pop is the config of one node of a point of presence, read by "anyedge pop".
+type Pop struct {
+	// Node says who and where this node is.
+	Node Node `yaml:"node"`
+	// Fleet says where shared state lives.
+	Fleet Fleet `yaml:"fleet"`
+	// Listeners are the sockets that serve clients. At least one.
+	Listeners []Listener `yaml:"listeners" required:"true"`
+	// TLS holds what every TLS listener shares.
+	TLS TLS `yaml:"tls"`
+	// Routes map requests to pools; the most specific host, then the longest
+	// path wins. At least one.
+	Routes []Route `yaml:"routes" required:"true"`
+	// Pools are named sets of backends. At least one.
+	Pools []Pool `yaml:"pools" required:"true"`
+	// BGP announces the service prefixes. Without it nothing is announced.
+	BGP *BGP `yaml:"bgp"`
+	// Health says when the node counts as able to serve.
+	Health Health `yaml:"health"`
+	// Guard bounds how much of the fleet may withdraw at once.
+	Guard Guard `yaml:"guard"`
+	// Drain is the pace at which a node is taken out of service.
+	Drain Drain `yaml:"drain"`
+	// Worker bounds the worker process.
+	Worker Worker `yaml:"worker"`
+	// Admin is the operator's API.
+	Admin Admin `yaml:"admin"`
+	// Log is the form and level of log lines on standard error.
+	Log Log `yaml:"log"`
+}
+
+// Node identifies a node and places it on the globe.
+type Node struct {
+	// Name is unique in the fleet: letters, digits, "-", "_" and ".", at most
+	// 63, a letter or digit first.
+	Name string `yaml:"name" required:"true" format:"name"`
+	// Pop is the point of presence the node belongs to. Required but for a DNS
+	// node; a name like the node's.
+	Pop string `yaml:"pop" format:"name"`
+	// Region groups points of presence; a name like the node's.
+	Region string `yaml:"region" format:"name"`
+	// Latitude in degrees north, -90 to 90.
+	Latitude float64 `yaml:"latitude" range:"-90..90"`
+	// Longitude in degrees east, -180 to 180.
+	Longitude float64 `yaml:"longitude" range:"-180..180"`
+}
+
+// Fleet names the store of shared state: exactly one of memory and consul.
+type Fleet struct {
+	// Memory keeps shared state inside this process: a fleet of one.
+	Memory bool `yaml:"memory"`
+	// Consul keeps shared state in Consul's key-value store.
+	Consul *Consul `yaml:"consul"`
+	// KeyFile holds the keys that seal secrets at rest, one 32-byte key in
+	// base64 or hex per line, the sealing key first. Required with consul.
+	KeyFile string `yaml:"key_file" file:"secret"`
+	// ReportInterval is the pace of this node's reports. Default 1s.
+	ReportInterval Duration `yaml:"report_interval" default:"1s" range:"10ms..1m"`
+	// ReportTTL is the age at which a node's report no longer counts.
+	// Default 5s, at least twice report_interval.
+	ReportTTL Duration `yaml:"report_ttl" default:"5s" range:"20ms..1h"`
+}
+
+// Consul is how to reach Consul.
+type Consul struct {
+	// Address is host:port, an http or https URL, or "unix:///path".
+	Address string `yaml:"address" required:"true"`
+	// TokenFile holds the ACL token; it is read again when it changes.
+	TokenFile string `yaml:"token_file" file:"secret"`
+	// Prefix is put before every key; it ends with "/". Default "anyedge/".
+	Prefix string `yaml:"prefix" default:"anyedge/"`
+	// CAFile verifies the server; its presence turns TLS on.
+	CAFile string `yaml:"ca_file" file:"public"`
+	// CertFile authenticates this node to Consul, together with key_file.
+	CertFile string `yaml:"cert_file" file:"public"`
+	// KeyFile is the key of cert_file.
+	KeyFile string `yaml:"key_file" file:"secret"`
+	// Datacenter owns the keys. Default: the agent's own.
+	Datacenter string `yaml:"datacenter"`
+}
+
+// Listener is one service address.
+type Listener struct {
+	// Name is unique in the file.
+	Name string `yaml:"name" required:"true" format:"name"`
+	// Address is "ip:port".
+	Address netip.AddrPort `yaml:"address" required:"true"`
+	// Clear serves clear text. Default false: TLS is terminated.
+	Clear bool `yaml:"clear"`
+	// Protocols are spoken to clients: h1, h2. Default both on TLS; h1 in
+	// clear text.
+	Protocols []string `yaml:"protocols" enum:"h1 h2"`
+	// TrustedHops may set Forwarded and X-Forwarded-For; from anybody else
+	// these fields are dropped.
+	TrustedHops []netip.Prefix `yaml:"trusted_hops"`
+	// Timeouts bound what a client may hold open.
+	Timeouts ListenerTimeouts `yaml:"timeouts"`
+	// MaxHeaderBytes bounds a request head. Default 32KiB, 1KiB to 1MiB.
+	MaxHeaderBytes Size `yaml:"max_header_bytes" default:"32KiB" range:"1KiB..1MiB"`
+}
+
+// ListenerTimeouts bound what a client may hold open.
+type ListenerTimeouts struct {
+	// Handshake bounds the TLS handshake. Default 10s.
+	Handshake Duration `yaml:"handshake" default:"10s" range:"1ms..1h"`
+	// Header bounds reading a request head. Default 10s.
+	Header Duration `yaml:"header" default:"10s" range:"1ms..1h"`
+	// Idle bounds the wait for the next request. Default 75s.
+	Idle Duration `yaml:"idle" default:"75s" range:"1ms..24h"`
+	// BodyIdle bounds the wait for the next piece of a body in either
+	// direction. Default 30s.
+	BodyIdle Duration `yaml:"body_idle" default:"30s" range:"1ms..24h"`
+}
+
+// TLS is what every TLS listener shares.
+type TLS struct {
+	// Certificates are chosen by server name; the first is the default.
+	Certificates []Certificate `yaml:"certificates"`
+	// MinVersion is "1.2" (default) or "1.3".
+	MinVersion string `yaml:"min_version" default:"1.2" enum:"1.2 1.3"`
+	// ClientCAFile asks clients for a certificate of these authorities.
+	ClientCAFile string `yaml:"client_ca_file" file:"public"`
+	// Tickets is the schedule of shared session ticket keys.
+	Tickets Tickets `yaml:"tickets"`
+}
+
+// Certificate is a PEM pair on disk.
+type Certificate struct {
+	// CertFile holds the leaf first, then intermediates.
+	CertFile string `yaml:"cert_file" required:"true" file:"public"`
+	// KeyFile must not be readable by others.
+	KeyFile string `yaml:"key_file" required:"true" file:"secret"`
+}
+
+// Tickets is the schedule of session ticket keys.
+type Tickets struct {
+	// Rotate is how long one key encrypts. Default 1h, at least 4 times
+	// propagation.
+	Rotate Duration `yaml:"rotate" default:"1h" range:"100ms..168h"`
+	// Keep is how many past keys still decrypt, 1 to 16. Default 2.
+	Keep int `yaml:"keep" default:"2" range:"1..16"`
+	// Propagation is how long a key takes to reach every node. A key is
+	// published twice this long before it encrypts. Default 30s.
+	Propagation Duration `yaml:"propagation" default:"30s" range:"10ms..1h"`
+}
+
+// Route sends matching requests to a pool.
+type Route struct {
+	// Match selects requests.
+	Match Match `yaml:"match"`
+	// Pool names the pool.
+	Pool string `yaml:"pool" required:"true"`
+	// Timeout bounds the wait for the response head. Default 30s.
+	Timeout Duration `yaml:"timeout" default:"30s" range:"1ms..24h"`
+}
+
+// Match selects requests. Empty fields match all.
+type Match struct {
+	// Host is a host name, an IP address or "*.suffix"; no port.
+	Host string `yaml:"host"`
+	// Path is a prefix on segment borders; it starts with "/".
+	Path string `yaml:"path"`
+}
+
+// Pool is a named set of backends from exactly one of backends, inventory and
+// consul.
+type Pool struct {
+	// Name is unique in the file.
+	Name string `yaml:"name" required:"true" format:"name"`
+	// Balance is round_robin (default) or least_request.
+	Balance string `yaml:"balance" default:"round_robin" enum:"round_robin least_request"`
+	// Backends are listed here.
+	Backends []Backend `yaml:"backends"`
+	// Inventory names a backend set in the fleet store.
+	Inventory string `yaml:"inventory" format:"name"`
+	// Consul takes the backends from Consul's service catalog.
+	Consul *ConsulService `yaml:"consul"`
+	// Health probes each backend.
+	Health PoolHealth `yaml:"health"`
+	// Warm is how many idle connections are kept ready per backend, 0 to 64.
+	// Default 1.
+	Warm *int `yaml:"warm" default:"1" range:"0..64"`
+	// ConnectTimeout bounds dialling a backend. Default 2s.
+	ConnectTimeout Duration `yaml:"connect_timeout" default:"2s" range:"1ms..1m"`
+	// TLS speaks TLS to the backends. Absent: clear text.
+	TLS *PoolTLS `yaml:"tls"`
+}
+
+// PoolTLS is TLS towards the backends.
+type PoolTLS struct {
+	// CAFile verifies the backends. Default: the system's authorities.
+	CAFile string `yaml:"ca_file" file:"public"`
+	// ServerName is verified and sent in SNI. Required.
+	ServerName string `yaml:"server_name" required:"true" format:"host"`
+}
+
+// Backend is one origin server.
+type Backend struct {
+	// Address is "ip:port".
+	Address netip.AddrPort `yaml:"address" required:"true"`
+	// Weight is its share of requests, 1 to 1000. Default 1.
+	Weight int `yaml:"weight" default:"1" range:"1..1000"`
+	// Zone is the failure domain it stands in; informative.
+	Zone string `yaml:"zone" format:"name"`
+}
+
+// ConsulService selects instances in Consul's catalog.
+type ConsulService struct {
+	// Service is the service name.
+	Service string `yaml:"service" required:"true" format:"name"`
+	// Tag limits the instances to those that carry it.
+	Tag string `yaml:"tag"`
+}
+
+// PoolHealth is the active check of every backend of a pool.
+type PoolHealth struct {
+	// Type is http (default when path is set) or tcp (default otherwise).
+	Type string `yaml:"type" enum:"http tcp"`
+	// Path is requested by the http check, which needs it; any 2xx passes.
+	Path string `yaml:"path"`
+	// Host is the Host field of the http check. Default: the address.
+	Host string `yaml:"host"`
+	// Interval between checks of one backend. Default 2s.
+	Interval Duration `yaml:"interval" default:"2s" range:"10ms..1h"`
+	// Timeout of one check, at most interval. Default 1s, or interval if that
+	// is shorter.
+	Timeout Duration `yaml:"timeout" default:"1s" range:"1ms..1h"`
+	// Rise is how many passes in a row make a backend healthy. Default 2.
+	Rise int `yaml:"rise" default:"2" range:"1..100"`
+	// Fall is how many failures in a row make it unhealthy. Default 3.
+	Fall int `yaml:"fall" default:"3" range:"1..100"`
+}
+
+// BGP announces the service prefixes to upstream routers.
+type BGP struct {
+	// ASN is this node's autonomous system number.
+	ASN uint32 `yaml:"asn" required:"true"`
+	// RouterID is an IPv4 address unique among the node's peers (RFC 6286).
+	RouterID netip.Addr `yaml:"router_id" required:"true"`
+	// Prefixes are announced while the node can serve.
+	Prefixes []netip.Prefix `yaml:"prefixes" required:"true"`
+	// NextHop is the address upstreams forward to, per family.
+	NextHop NextHop `yaml:"next_hop"`
+	// HoldTime of every session, in whole seconds. Default 9s, at least 3s;
+	// keepalives go out at a third of it.
+	HoldTime Duration `yaml:"hold_time" default:"9s" range:"3s..65535s"`
+	// Announce shapes the route in normal service.
+	Announce RouteShape `yaml:"announce"`
+	// Deprefer shapes the route while traffic should go elsewhere. Default:
+	// prepend 3, MED 1000 and GRACEFUL_SHUTDOWN (RFC 8326).
+	Deprefer *RouteShape `yaml:"deprefer"`
+	// Neighbors are the upstream routers. At least one.
+	Neighbors []Neighbor `yaml:"neighbors" required:"true"`
+}
+
+// NextHop is the address upstreams forward to.
+type NextHop struct {
+	// IPv4 is required when an IPv4 prefix is announced.
+	IPv4 netip.Addr `yaml:"ipv4"`
+	// IPv6 is required when an IPv6 prefix is announced.
+	IPv6 netip.Addr `yaml:"ipv6"`
+}
+
+// RouteShape is how attractive an announced route is.
+type RouteShape struct {
+	// MED is the multi-exit discriminator; lower is preferred. Default 0.
+	MED uint32 `yaml:"med"`
+	// Prepend repeats the own ASN this many more times, 0 to 16. Default 0.
+	Prepend int `yaml:"prepend" range:"0..16"`
+	// Communities are "asn:value" pairs (RFC 1997) or well-known names:
+	// graceful-shutdown, no-export, no-advertise. Default none.
+	Communities []string `yaml:"communities"`
+}
+
+// Neighbor is an upstream router.
+type Neighbor struct {
+	// Address of the router.
+	Address netip.Addr `yaml:"address" required:"true"`
+	// Port of the router. Default 179.
+	Port uint16 `yaml:"port" default:"179" range:"1..65535"`
+	// ASN of the router.
+	ASN uint32 `yaml:"asn" required:"true"`
+	// LocalAddress is the source of the session. Default: the kernel's choice.
+	LocalAddress netip.Addr `yaml:"local_address"`
+	// PasswordFile holds the TCP MD5 key (RFC 2385), at most 80 bytes.
+	PasswordFile string `yaml:"password_file" file:"secret"`
+	// TTLSecurity requires a TTL of 255 (RFC 5082).
+	TTLSecurity bool `yaml:"ttl_security"`
+}
+
+// Health says when the node counts as able to serve.
+type Health struct {
+	// ProbeInterval between requests through each service address. Default
+	// 500ms.
+	ProbeInterval Duration `yaml:"probe_interval" default:"500ms" range:"10ms..1m"`
+	// ProbeTimeout of one such request. Default 1s.
+	ProbeTimeout Duration `yaml:"probe_timeout" default:"1s" range:"10ms..1m"`
+	// VitalsInterval between the worker's reports to the agent. Default 200ms.
+	VitalsInterval Duration `yaml:"vitals_interval" default:"200ms" range:"10ms..1m"`
+	// VitalsTimeout is the silence after which the worker counts as hung.
+	// Default 1s, at least twice vitals_interval.
+	VitalsTimeout Duration `yaml:"vitals_timeout" default:"1s" range:"20ms..10m"`
+	// Rise is how many passes in a row make a check healthy. Default 3.
+	Rise int `yaml:"rise" default:"3" range:"1..100"`
+	// Fall is how many failures in a row make a check unhealthy. Default 2.
+	Fall int `yaml:"fall" default:"2" range:"1..100"`
+	// HoldDown is the least time between unhealthy and healthy again.
+	// Default 5s; it doubles with each flap.
+	HoldDown Duration `yaml:"hold_down" default:"5s" range:"1ms..1h"`
+	// HoldDownMax bounds the doubling. Default 5m.
+	HoldDownMax Duration `yaml:"hold_down_max" default:"5m" range:"1ms..24h"`
+	// FlapMemory is how long without a flap forgets one doubling. Default 10m.
+	FlapMemory Duration `yaml:"flap_memory" default:"10m" range:"1ms..168h"`
+}
+
+// Guard bounds how much of the fleet may be out at once.
+type Guard struct {
+	// MinPops is how many other healthy announcing PoPs must remain. With 0 the
+	// last one may withdraw too. Default 1, 0 to 1000.
+	MinPops *int `yaml:"min_pops" default:"1" range:"0..1000"`
+	// MaxOut is how many PoPs may be withdrawn at once. Default 1.
+	MaxOut int `yaml:"max_out" default:"1" range:"1..1000"`
+	// Share is the part of the fleet that may turn unhealthy within window;
+	// above it the cause counts as shared and nobody withdraws. Default 34%.
+	Share Percent `yaml:"share" default:"34%" range:"1%..100%"`
+	// Window is the span that share looks at. Default 30s.
+	Window Duration `yaml:"window" default:"30s" range:"10ms..1h"`
+}
+
+// Drain is the pace at which a node is taken out of service.
+type Drain struct {
+	// Deprefer is how long the route stays up de-preferred. Default 10s.
+	Deprefer Duration `yaml:"deprefer" default:"10s" range:"1ms..1h"`
+	// Withdraw is the wait after the withdrawal, before connections are asked
+	// to go. Default 5s.
+	Withdraw Duration `yaml:"withdraw" default:"5s" range:"1ms..1h"`
+	// Close bounds the wait for connections to end. Default 30s.
+	Close Duration `yaml:"close" default:"30s" range:"1ms..24h"`
+}
+
+// Worker bounds the worker process.
+type Worker struct {
+	// RespawnGrace is how long a crashed worker may be away before the route
+	// is withdrawn. Default 2s.
+	RespawnGrace Duration `yaml:"respawn_grace" default:"2s" range:"10ms..5m"`
+	// CrashLimit is how many crashes within crash_window withdraw the route at
+	// once. Default 3.
+	CrashLimit int `yaml:"crash_limit" default:"3" range:"1..1000"`
+	// CrashWindow is the span that crash_limit looks at. Default 1m.
+	CrashWindow Duration `yaml:"crash_window" default:"1m" range:"10ms..24h"`
+	// DrainTimeout bounds how long a worker whose agent is gone, or that is
+	// being replaced, serves its last requests. Default 30s.
+	DrainTimeout Duration `yaml:"drain_timeout" default:"30s" range:"1ms..24h"`
+	// MaxConnections is the ceiling of client connections. Default: a quarter
+	// of the descriptor limit.
+	MaxConnections int `yaml:"max_connections" range:"1..10000000"`
+}
+
+// Admin is the operator's API. It has no authentication of its own: bind it to
+// loopback or to a management network.
+type Admin struct {
+	// Address is "ip:port". Default 127.0.0.1:8600, for a DNS node
+	// 127.0.0.1:8601.
+	Address netip.AddrPort `yaml:"address"`
+}
+
+// Log is the form and level of log lines.
+type Log struct {
+	// Level is debug, info (default), warn or error.
+	Level string `yaml:"level" default:"info" enum:"debug info warn error"`
+	// Format is text (default) or json.
+	Format string `yaml:"format" default:"text" enum:"text json"`
+	// Requests writes one line per request, or DNS query. Default false.
+	Requests bool `yaml:"requests"`
+}

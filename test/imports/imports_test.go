@@ -1,0 +1,178 @@
+// Package imports holds the import policy of the module as a test: who may
+// import whom, and why not. It looks at the real import graph, so a new edge
+// that the policy does not name fails here first.
+package imports
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// allowed lists, for every package of the module, the packages of the module
+// that its non-test code may import. Leaves have an empty list.
+var allowed = map[string][]string{
+	".":            {"internal/cli"},
+	"internal/cli": {"bgp", "configs", "gslb", "gslb/steer", "internal/daemon", "internal/fleet", "internal/lab", "internal/ops", "internal/steering", "origin", "origin/demo", "pop", "pop/link", "pop/proxy"},
+	"internal/lab": {"bgp", "configs", "gslb", "internal/daemon", "internal/fleet", "internal/ops", "origin/demo", "pop"},
+
+	"pop":                {"bgp", "configs", "internal/fleet", "internal/health", "internal/tickets", "origin", "pop/guard", "pop/headroom", "pop/link", "pop/proxy", "pop/termination"},
+	"pop/guard":          {"pop/headroom"},
+	"pop/headroom":       {},
+	"pop/link":           {},
+	"pop/termination":    {"internal/tickets"},
+	"pop/proxy":          {"configs", "internal/health", "internal/tickets", "origin", "pop/headroom", "pop/link", "pop/proxy/exchange", "pop/proxy/stdhttp", "pop/termination"},
+	"pop/proxy/exchange": {},
+	"pop/proxy/stdhttp":  {"pop/proxy/exchange"},
+
+	"bgp":        {"bgp/shield"},
+	"bgp/shield": {},
+
+	"gslb":              {"gslb/steer"},
+	"gslb/steer":        {},
+	"internal/steering": {"configs", "gslb", "gslb/steer", "internal/fleet"},
+
+	"origin":      {"internal/health"},
+	"origin/demo": {},
+
+	"configs":                   {},
+	"internal/daemon":           {},
+	"internal/fleet":            {},
+	"internal/fleet/consultest": {},
+	"internal/fleet/fleettest":  {"internal/fleet"},
+	"internal/health":           {},
+	"internal/ops":              {},
+	"internal/tickets":          {},
+}
+
+// owners names the one package tree that may import each big library.
+var owners = []struct {
+	library, owner, why string
+}{
+	{"github.com/osrg/gobgp/", "bgp", "the speaker hides GoBGP, so that its API and its weaknesses end at one wall"},
+	{"github.com/miekg/dns", "gslb", "steering must stay free of a wire library"},
+	{"github.com/hashicorp/consul/", "internal/fleet", "everything else sees the Store"},
+	{"go.yaml.in/yaml/", "configs", "all config goes through the strict decoder"},
+	{"google.golang.org/grpc", "origin/demo", "only the demo origin speaks gRPC itself"},
+}
+
+// pure lists packages that do no I/O, with what they must not import.
+var pure = map[string][]string{
+	"gslb/steer":         {"net", "net/http", "os", "log/slog"},
+	"internal/health":    {"net", "net/http", "os", "log/slog"},
+	"internal/tickets":   {"net", "net/http", "os"},
+	"pop/guard":          {"net", "net/http", "os", "log/slog"},
+	"pop/headroom":       {"net", "net/http", "os", "log/slog"},
+	"pop/proxy/exchange": {"net/http", "os"},
+}
+
+// noNetHTTP are packages of the data path that must not depend on net/http,
+// which one adapter hides.
+var noNetHTTP = []string{"pop/proxy", "pop/proxy/exchange", "pop/termination"}
+
+type pkg struct {
+	ImportPath string
+	Imports    []string
+}
+
+const module = "anyedge"
+
+// packages returns the module's packages by their path inside it.
+func packages(t *testing.T) map[string]pkg {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports", "./...")
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	all := make(map[string]pkg)
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p pkg
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all[inside(p.ImportPath)] = p
+	}
+}
+
+func inside(importPath string) string {
+	if importPath == module {
+		return "."
+	}
+	return strings.TrimPrefix(importPath, module+"/")
+}
+
+func TestImportsOfOurOwn(t *testing.T) {
+	for name, p := range packages(t) {
+		if strings.HasPrefix(name, "test/") {
+			continue // tests may look at everything
+		}
+		list, known := allowed[name]
+		if !known {
+			t.Errorf("%s: not in the policy; add it with what it may import", name)
+			continue
+		}
+		for _, imp := range p.Imports {
+			if !strings.HasPrefix(imp, module+"/") {
+				continue
+			}
+			if !slices.Contains(list, inside(imp)) {
+				t.Errorf("%s imports %s, which the policy does not allow", name, inside(imp))
+			}
+		}
+	}
+}
+
+func TestEachBigLibraryHasOneImporter(t *testing.T) {
+	for name, p := range packages(t) {
+		for _, imp := range p.Imports {
+			for _, o := range owners {
+				under := name == o.owner || strings.HasPrefix(name, o.owner+"/")
+				if strings.HasPrefix(imp, o.library) && !under {
+					t.Errorf("%s imports %s; only %s may: %s", name, imp, o.owner, o.why)
+				}
+			}
+		}
+	}
+}
+
+func TestPureCoresDoNoIO(t *testing.T) {
+	all := packages(t)
+	for name, banned := range pure {
+		for _, imp := range all[name].Imports {
+			if slices.Contains(banned, imp) {
+				t.Errorf("%s imports %s; it is a pure core", name, imp)
+			}
+		}
+	}
+}
+
+func TestNetHTTPStaysInItsAdapter(t *testing.T) {
+	all := packages(t)
+	for _, name := range noNetHTTP {
+		for _, imp := range all[name].Imports {
+			if imp == "net/http" || path.Dir(imp) == "net/http" {
+				t.Errorf("%s imports %s; only pop/proxy/stdhttp may", name, imp)
+			}
+		}
+	}
+}
+
+// The policy itself must not rot: every package it names exists.
+func TestPolicyNamesOnlyWhatExists(t *testing.T) {
+	all := packages(t)
+	for name := range allowed {
+		if _, ok := all[name]; !ok {
+			t.Errorf("the policy names %s, which does not exist", name)
+		}
+	}
+}
