@@ -1,0 +1,48 @@
+package bgp
+
+import (
+	"sync"
+)
+
+// world is every engine of this process. GoBGP keeps its best path options in
+// package variables that each starting server writes and that every server's
+// loop reads. The values are the same, yet it would be a data race, so a start
+// stops the other loops for that moment.
+var world struct {
+	// A start holds it, reading outside a loop holds the read side.
+	sync.RWMutex
+	running map[*engine]bool // guarded by the write side
+}
+
+// gate is where a loop stops.
+type gate struct{ reached, open chan struct{} }
+
+// joinWorld runs start, which starts e, while no other engine works.
+func (e *engine) joinWorld(start func() error) error {
+	world.Lock()
+	defer world.Unlock()
+	var nudges sync.WaitGroup
+	defer nudges.Wait()
+	for other := range world.running {
+		g := &gate{reached: make(chan struct{}), open: make(chan struct{})}
+		other.gate.Store(g)
+		nudges.Go(other.nudge)
+		<-g.reached
+		defer close(g.open)
+	}
+	if err := start(); err != nil {
+		return err
+	}
+	if world.running == nil {
+		world.running = make(map[*engine]bool)
+	}
+	world.running[e] = true
+	return nil
+}
+
+// leaveWorld must be called before e's loop ends.
+func (e *engine) leaveWorld() {
+	world.Lock()
+	defer world.Unlock()
+	delete(world.running, e)
+}

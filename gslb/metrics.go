@@ -1,0 +1,156 @@
+package gslb
+
+import (
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+// Names of the metrics.
+const (
+	metricQueries     = "anyedge_gslb_queries_total"
+	metricSteered     = "anyedge_gslb_steered_answers_total"
+	metricTruncated   = "anyedge_gslb_truncated_answers_total"
+	metricDropped     = "anyedge_gslb_dropped_total"
+	metricPanics      = "anyedge_gslb_panics_total"
+	metricConnections = "anyedge_gslb_tcp_connections"
+	metricUpdates     = "anyedge_gslb_updates_total"
+	metricTableAge    = "anyedge_gslb_table_age_seconds"
+	metricZonesAge    = "anyedge_gslb_zones_age_seconds"
+)
+
+// Values of the label "reason" of metricDropped.
+const (
+	dropMessage    = "message"    // too short, or a response
+	dropConnection = "connection" // over a bound on connections
+	dropWrite      = "write"      // the answer could not be sent
+)
+
+type metrics struct {
+	queries     *prometheus.CounterVec
+	steered     *prometheus.CounterVec
+	truncated   prometheus.Counter
+	dropped     *prometheus.CounterVec
+	panics      prometheus.Counter
+	connections prometheus.Gauge
+	updates     *prometheus.CounterVec
+
+	// When the table and the zones were last replaced, in Unix nanoseconds.
+	tableAt, zonesAt atomic.Int64
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	f := promauto.With(reg)
+	counter := func(name, help string) prometheus.CounterOpts {
+		return prometheus.CounterOpts{Name: name, Help: help}
+	}
+	m := &metrics{
+		queries: f.NewCounterVec(counter(metricQueries,
+			"Queries answered. Types that are asked seldom count as other, unreadable ones as none."),
+			[]string{"transport", "qtype", "rcode"}),
+		steered: f.NewCounterVec(counter(metricSteered,
+			"PoPs given in answers for steered names, by what decided; pop is none if there was no address to give."),
+			[]string{"pop", "reason"}),
+		truncated: f.NewCounter(counter(metricTruncated,
+			"Answers that did not fit into UDP.")),
+		dropped: f.NewCounterVec(counter(metricDropped,
+			"Messages and connections that got no answer."), []string{"reason"}),
+		panics: f.NewCounter(counter(metricPanics,
+			"Queries that ended in a fault of the server.")),
+		connections: f.NewGauge(prometheus.GaugeOpts{Name: metricConnections,
+			Help: "Open TCP connections."}),
+		updates: f.NewCounterVec(counter(metricUpdates,
+			"Steering tables and sets of zones handed in; rejected ones changed nothing."),
+			[]string{"kind", "result"}),
+	}
+	age := func(name, help string, at *atomic.Int64) {
+		at.Store(time.Now().UnixNano())
+		f.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
+			return time.Since(time.Unix(0, at.Load())).Seconds()
+		})
+	}
+	age(metricTableAge, "Time since the steering table was last replaced, at first since the start.", &m.tableAt)
+	age(metricZonesAge, "Time since the zones were last loaded.", &m.zonesAt)
+	return m
+}
+
+// count records a response.
+func (m *metrics) count(req request, out response) {
+	if out.msg == nil {
+		m.dropped.WithLabelValues(dropMessage).Inc()
+		return
+	}
+	transport := "udp"
+	if req.tcp {
+		transport = "tcp"
+	}
+	m.queries.WithLabelValues(transport, qtypeLabel(out), rcodeLabel(out.rcode)).Inc()
+	if out.truncated {
+		m.truncated.Inc()
+	}
+	if out.steered == nil {
+		return
+	}
+	reason := out.steered.Reason.String()
+	if len(out.steered.Addrs) == 0 {
+		m.steered.WithLabelValues("none", reason).Inc()
+		return
+	}
+	for _, pop := range out.steered.Pops {
+		m.steered.WithLabelValues(pop, reason).Inc()
+	}
+}
+
+// updated records that a table or a set of zones was handed in.
+func (m *metrics) updated(kind string, at *atomic.Int64, err error) {
+	if err != nil {
+		m.updates.WithLabelValues(kind, "rejected").Inc()
+		return
+	}
+	m.updates.WithLabelValues(kind, "ok").Inc()
+	at.Store(time.Now().UnixNano())
+}
+
+// qtypeLabel bounds the label: a client can ask for 65536 types.
+func qtypeLabel(out response) string {
+	if !out.asked {
+		return "none"
+	}
+	switch out.qtype {
+	case dns.TypeA:
+		return "a"
+	case dns.TypeAAAA:
+		return "aaaa"
+	case dns.TypeHTTPS:
+		return "https"
+	case dns.TypeNS:
+		return "ns"
+	case dns.TypeSOA:
+		return "soa"
+	case dns.TypeMX:
+		return "mx"
+	case dns.TypeTXT:
+		return "txt"
+	case dns.TypeCNAME:
+		return "cname"
+	case dns.TypeDS:
+		return "ds"
+	case dns.TypeDNSKEY:
+		return "dnskey"
+	case dns.TypeANY:
+		return "any"
+	}
+	return "other"
+}
+
+// rcodeLabel is one of the few codes that the server gives.
+func rcodeLabel(rcode int) string {
+	if rcode == dns.RcodeBadVers {
+		return "badvers" // the library's table calls the number BADSIG
+	}
+	return strings.ToLower(dns.RcodeToString[rcode])
+}

@@ -1,0 +1,260 @@
+package gslb
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"reflect"
+	"sync"
+	"time"
+
+	"anyedge/configs"
+	"anyedge/gslb/steer"
+	"anyedge/internal/fleet"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+)
+
+// Node is a Server that follows the fleet: its steering table changes with the
+// reports of the nodes and with drains, and its zones, clients and names with
+// its config file.
+//
+// While the fleet store is out of reach, the answers stay as they were.
+type Node struct {
+	server *Server
+	fleet  *fleet.Fleet
+	log    *slog.Logger
+	file   string
+
+	mu      sync.Mutex // guards what follows
+	cfg     *configs.GSLB
+	clients []steer.Client
+	pops    []steer.Pop // of the table in force
+}
+
+// NodeOptions is what a Node is made of.
+type NodeOptions struct {
+	File     string        // the config file, read again by Reload
+	Config   *configs.GSLB // its contents
+	Store    fleet.Store
+	Sealer   *fleet.Sealer // nil only with a memory store
+	Log      *slog.Logger
+	Registry prometheus.Registerer
+}
+
+// NewNode reads the zone files and the map of clients. It opens no sockets.
+func NewNode(o NodeOptions) (*Node, error) {
+	f, err := fleet.New(fleet.Config{Store: o.Store, Sealer: o.Sealer, Log: o.Log.With("part", "fleet"), Metrics: o.Registry})
+	if err != nil {
+		return nil, err
+	}
+	clients, err := readClients(o.Config)
+	if err != nil {
+		return nil, err
+	}
+	server, err := New(Config{Listen: o.Config.Listen, Zones: zonesOf(o.Config)}, o.Log.With("part", "dns"), o.Registry)
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{server: server, fleet: f, log: o.Log, file: o.File, cfg: o.Config, clients: clients}
+	return n, n.steer(time.Now(), true)
+}
+
+// String names the node as a task.
+func (n *Node) String() string { return "dns node" }
+
+// Run serves until ctx ends.
+func (n *Node) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return n.server.Run(ctx) })
+	group.Go(func() error { return n.fleet.Run(ctx) })
+	group.Go(func() error { n.follow(ctx); return nil })
+	return group.Wait()
+}
+
+// Status returns what is served.
+func (n *Node) Status() Status { return n.server.Status() }
+
+// Connected reports whether the fleet store answers.
+func (n *Node) Connected() bool { return n.fleet.View().Connected }
+
+// follow keeps the table in step with the fleet.
+func (n *Node) follow(ctx context.Context) {
+	// Reports also age without any change in the store.
+	ticker := time.NewTicker(n.config().Fleet.ReportTTL.Std() / 10)
+	defer ticker.Stop()
+	for {
+		view := n.fleet.View()
+		if err := n.steer(time.Now(), false); err != nil {
+			n.log.Error("steering table not built, the last one stays", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-view.Changed():
+		case <-ticker.C:
+		}
+	}
+}
+
+// steer builds the table anew if a PoP's state changed, or if it must.
+func (n *Node) steer(now time.Time, must bool) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	pops := steerPops(n.cfg, n.fleet.View(), now)
+	if !must && reflect.DeepEqual(pops, n.pops) {
+		return nil
+	}
+	return n.steerLocked(pops)
+}
+
+func (n *Node) steerLocked(pops []steer.Pop) error {
+	table, err := steer.Build(steer.Input{Pops: pops, Clients: n.clients, Names: steerNames(n.cfg)})
+	if err != nil {
+		return err
+	}
+	if err := n.server.Update(table); err != nil {
+		return err
+	}
+	for i, p := range pops {
+		if i >= len(n.pops) || n.pops[i].State != p.State || n.pops[i].Drained != p.Drained {
+			n.log.Info("pop changed for the dns", "pop", p.Name, "state", p.State.String(), "drained", p.Drained)
+		}
+	}
+	n.pops = pops
+	return nil
+}
+
+func (n *Node) config() *configs.GSLB {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.cfg
+}
+
+// Reload reads the config file again, with its zones and clients. On error
+// nothing changes.
+func (n *Node) Reload(context.Context) error {
+	cfg, err := configs.LoadGSLB(n.file)
+	if err != nil {
+		return err
+	}
+	clients, err := readClients(cfg)
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	old := n.cfg
+	for key, same := range map[string]bool{
+		"fleet":  reflect.DeepEqual(old.Fleet, cfg.Fleet),
+		"listen": reflect.DeepEqual(old.Listen, cfg.Listen),
+		"admin":  reflect.DeepEqual(old.Admin, cfg.Admin),
+	} {
+		if !same {
+			return fmt.Errorf("%s changed: that needs a restart", key)
+		}
+	}
+	// The zones go first: a name may lie in a zone that is new.
+	if err := n.server.SetZones(zonesOf(cfg)); err != nil {
+		return err
+	}
+	oldClients := n.clients
+	n.cfg, n.clients = cfg, clients
+	if err := n.steerLocked(steerPops(cfg, n.fleet.View(), time.Now())); err != nil {
+		n.cfg, n.clients = old, oldClients
+		return errors.Join(err, n.server.SetZones(zonesOf(old)))
+	}
+	return nil
+}
+
+func zonesOf(cfg *configs.GSLB) []Zone {
+	zones := make([]Zone, len(cfg.Zones))
+	for i, z := range cfg.Zones {
+		zones[i] = Zone{Name: z.Name, File: z.File}
+	}
+	return zones
+}
+
+func readClients(cfg *configs.GSLB) ([]steer.Client, error) {
+	if cfg.Clients == "" {
+		return nil, nil
+	}
+	f, err := os.Open(cfg.Clients)
+	if err != nil {
+		return nil, fmt.Errorf("clients: %w", err)
+	}
+	defer f.Close()
+	return ParseClients(f, cfg.Clients)
+}
+
+func steerNames(cfg *configs.GSLB) []steer.Name {
+	names := make([]steer.Name, len(cfg.Names))
+	for i, c := range cfg.Names {
+		policy, _ := steer.ParsePolicy(c.Policy) // the config was validated
+		names[i] = steer.Name{Name: c.Name, Policy: policy, TTL: c.TTL.Std()}
+		for _, a := range c.Answers {
+			names[i].Answers = append(names[i].Answers, steer.Answer{Pop: a.Pop, Weight: *cmp.Or(a.Weight, new(1))})
+		}
+	}
+	return names
+}
+
+// steerPops says how the DNS sees each PoP of the config now.
+func steerPops(cfg *configs.GSLB, view *fleet.View, now time.Time) []steer.Pop {
+	pops := make([]steer.Pop, len(cfg.Pops))
+	for i, c := range cfg.Pops {
+		pops[i] = steer.Pop{Name: c.Name, Lat: c.Latitude, Lon: c.Longitude, Addresses: c.Addresses}
+		pops[i].State, pops[i].Drained = popState(c.Name, view, now, cfg.Fleet.ReportTTL.Std())
+	}
+	return pops
+}
+
+// popState is the best state of a PoP's nodes. A PoP is drained when a drain
+// names it, its region, or all of its nodes that are heard of.
+//
+// A node that nobody has heard of for a while, and one that asks for less
+// traffic, is Unknown: clients go there only when no PoP is known to be up. Only
+// a node that says so itself is Down.
+func popState(pop string, view *fleet.View, now time.Time, ttl time.Duration) (state steer.State, drained bool) {
+	_, drained = view.Drained("", pop, "", now)
+	best, nodes, out := steer.Down, 0, 0
+	for _, r := range view.Reports {
+		if r.Pop != pop {
+			continue
+		}
+		nodes++
+		if _, ok := view.Drained(r.Node, r.Pop, r.Region, now); ok {
+			out++
+			continue
+		}
+		switch s := nodeState(r, view.Fresh(r, now, ttl)); {
+		case s == steer.Up:
+			best = steer.Up
+		case s == steer.Unknown && best == steer.Down:
+			best = steer.Unknown
+		}
+	}
+	switch {
+	case nodes == 0:
+		return steer.Unknown, drained
+	case out == nodes:
+		return steer.Unknown, true
+	}
+	return best, drained
+}
+
+func nodeState(r fleet.Seen, fresh bool) steer.State {
+	switch {
+	case !fresh || r.State == fleet.StateUnknown:
+		return steer.Unknown
+	case r.State == fleet.StateUnhealthy:
+		return steer.Down
+	case r.Announcement == fleet.Announced:
+		return steer.Up
+	}
+	return steer.Unknown
+}

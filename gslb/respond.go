@@ -1,0 +1,144 @@
+package gslb
+
+import (
+	"net/netip"
+
+	"anyedge/gslb/steer"
+
+	"github.com/miekg/dns"
+)
+
+// udpPayload is the largest UDP message sent, and the size that answers
+// announce: it passes any path that carries IPv6 without fragments.
+const udpPayload = 1232
+
+// request is a message that came in.
+type request struct {
+	msg  []byte
+	from netip.Addr // not a mapped IPv4 address, and without zone
+	tcp  bool
+	// random decides lots.
+	random uint64
+}
+
+// response is the message to send back, and what became of the query, for the
+// metrics.
+type response struct {
+	msg       []byte // nil to send nothing
+	asked     bool
+	qtype     uint16
+	rcode     int
+	truncated bool
+	steered   *steer.Reply
+}
+
+// respond answers any message. It does no I/O. An answer over the limit of UDP
+// is sent empty and marked as truncated: of a part the resolver could make no
+// use (RFC 2181 section 9).
+func (v *view) respond(req request) response {
+	q, rcode, ok := readQuery(req.msg)
+	if !ok {
+		return response{}
+	}
+	if rcode == dns.RcodeSuccess {
+		rcode = refusal(&q)
+	}
+	r := result{rcode: rcode}
+	if rcode == dns.RcodeSuccess {
+		// The client subnet option speaks for the client, even if it says that
+		// nothing is said (RFC 7871 section 7.1.2); else its resolver does.
+		client := q.client
+		if q.subnet == nil {
+			client = netip.PrefixFrom(req.from, req.from.BitLen())
+		}
+		r = v.resolve(&q, client, req.random)
+	}
+	out := response{asked: q.asked, qtype: q.qtype, rcode: r.rcode, steered: r.steered}
+	limit := limit(&q, req.tcp)
+	if out.msg = pack(&q, r, limit); out.msg != nil {
+		return out
+	}
+	if req.tcp { // an answer of more than 64 KB
+		r = result{rcode: dns.RcodeServerFailure}
+	} else {
+		r = result{rcode: r.rcode, authoritative: r.authoritative, steered: r.steered, truncated: true}
+	}
+	out.rcode, out.steered, out.truncated = r.rcode, r.steered, r.truncated
+	out.msg = pack(&q, r, limit)
+	return out
+}
+
+// refusal returns why a well-formed question is not for the zones, NOERROR if it
+// is.
+func refusal(q *query) int {
+	switch q.qtype {
+	case dns.TypeANY:
+	case dns.TypeAXFR, dns.TypeIXFR:
+		return dns.RcodeRefused // zones are not given away
+	case dns.TypeMAILA, dns.TypeMAILB, dns.TypeTKEY:
+		return dns.RcodeNotImplemented
+	default:
+		if isMeta(q.qtype) {
+			return dns.RcodeFormatError
+		}
+	}
+	if q.qclass != dns.ClassINET {
+		return dns.RcodeRefused
+	}
+	return dns.RcodeSuccess
+}
+
+// limit is the size that an answer may have.
+func limit(q *query, tcp bool) int {
+	switch {
+	case tcp:
+		return dns.MaxMsgSize
+	case q.edns:
+		return int(min(max(q.udpSize, dns.MinMsgSize), udpPayload)) // RFC 6891 section 6.2.3
+	}
+	return dns.MinMsgSize
+}
+
+// pack writes the answer to a query, or returns nil if it is over the limit.
+func pack(q *query, r result, limit int) []byte {
+	m := dns.Msg{
+		MsgHdr: dns.MsgHdr{
+			Id: q.id, Response: true, Opcode: q.opcode, RecursionDesired: q.rd,
+			Authoritative: r.authoritative, Truncated: r.truncated, Rcode: r.rcode,
+		},
+		Compress: true,
+		Answer:   r.answer,
+		Ns:       r.authority,
+		Extra:    r.additional,
+	}
+	if q.asked {
+		m.Question = []dns.Question{{Name: q.qname, Qtype: q.qtype, Qclass: q.qclass}}
+	}
+	if q.edns {
+		m.Extra = append(m.Extra, options(q, r.steered))
+	}
+	msg, err := m.Pack()
+	if err != nil || len(msg) > limit {
+		return nil
+	}
+	return msg
+}
+
+// options returns the OPT record of an answer. A client subnet option is given
+// back as it came, with the scope (RFC 7871 section 7.2.1); one that was not
+// sent is never given.
+func options(q *query, steered *steer.Reply) *dns.OPT {
+	opt := &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}}
+	opt.SetUDPSize(udpPayload)
+	if q.do {
+		opt.SetDo() // RFC 3225 section 3
+	}
+	if q.subnet != nil {
+		data := append([]byte(nil), q.subnet...)
+		if steered != nil {
+			data[3] = uint8(steered.Scope)
+		}
+		opt.Option = []dns.EDNS0{&dns.EDNS0_LOCAL{Code: dns.EDNS0SUBNET, Data: data}}
+	}
+	return opt
+}

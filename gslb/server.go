@@ -1,0 +1,270 @@
+// Package gslb is the authoritative DNS server that steers clients to points of
+// presence. It serves plain zones from zone files, and over them steered names,
+// whose addresses a steer.Table chooses for each query.
+//
+// A steered name replaces the A and AAAA records that its zone has at that name;
+// other types come from the zone. It may be the zone's apex or a wildcard, but
+// not an alias, and not lie below a zone cut.
+//
+// A query's client is what its EDNS Client Subnet option says (RFC 7871), else
+// the address it comes from. The scope given back is that of the steering
+// decision, or 0 for all that the zone files say. Networks that are not routed
+// on the Internet, such as 10.0.0.0/8, are like any others: they have a place if
+// the map of clients gives them one.
+//
+// Signed zones, zone transfers and dynamic updates are not served.
+//
+// # Life of a query
+//
+// A message is read by readQuery, which refuses what is malformed, answered from
+// the current view by view.resolve, and packed. These steps are pure; the UDP
+// and TCP loops around them do the I/O.
+//
+// # Concurrency
+//
+// A view joins the zones and the steering table, and is immutable. A query loads
+// the current one once. Update, SetZones and Set check and build the next one
+// beside it; they may be called at any time, by any goroutine, before Run too.
+package gslb
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"anyedge/gslb/steer"
+
+	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+)
+
+// Config is what a Server is made from. Zero fields have the defaults given.
+type Config struct {
+	// Listen are the addresses to serve, each over UDP and TCP. An unspecified
+	// address stands for all of its own family only. Port 0 takes a free one,
+	// which Addresses tells.
+	Listen []netip.AddrPort
+	// Zones are served at first; SetZones replaces them.
+	Zones []Zone
+	// MaxConnections bounds the TCP connections at a time. One client address
+	// gets an eighth of them. Default 1024.
+	MaxConnections int
+	// IdleTimeout is how long a TCP connection may take to send its next query,
+	// and then to take the answer. Default 10s.
+	IdleTimeout time.Duration
+}
+
+// Server is a DNS server.
+type Server struct {
+	cfg Config
+	log *slog.Logger
+	m   *metrics
+
+	mu    sync.Mutex // held while a view is built
+	zones map[name]*zone
+	table *steer.Table
+
+	view atomic.Pointer[view]
+
+	ready     chan struct{}
+	addresses []netip.AddrPort // written before ready is closed
+}
+
+// New returns a server of the config's zones, which steers nothing until Update
+// is called. It opens no sockets. A nil reg leaves the metrics unregistered.
+func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Server, error) {
+	cfg.MaxConnections = cmp.Or(cfg.MaxConnections, 1024)
+	cfg.IdleTimeout = cmp.Or(cfg.IdleTimeout, 10*time.Second)
+	if len(cfg.Listen) == 0 {
+		return nil, errors.New("gslb: no address to listen on")
+	}
+	zones, err := loadZones(cfg.Zones)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, log: log, m: newMetrics(reg), ready: make(chan struct{})}
+	return s, s.setView(zones, nil)
+}
+
+// loadZones loads every zone, or returns all their errors.
+func loadZones(from []Zone) (map[name]*zone, error) {
+	zones := make(map[name]*zone)
+	var errs []error
+	for _, f := range from {
+		z, err := loadZone(f)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case zones[z.name] != nil:
+			errs = append(errs, fmt.Errorf("zone %s: listed twice", z.name))
+		default:
+			zones[z.name] = z
+		}
+	}
+	return zones, errors.Join(errs...)
+}
+
+// Update replaces the steering table. A nil table steers nothing. If a name of it
+// does not fit the zones, the error says so for each and nothing changes.
+func (s *Server) Update(table *steer.Table) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.setView(s.zones, table)
+	s.m.updated("table", &s.m.tableAt, err)
+	return err
+}
+
+// SetZones replaces all zones, reading their files anew. If one is bad, or a
+// steered name does not fit them any more, the error lists every problem with
+// file and line, and nothing changes.
+func (s *Server) SetZones(from []Zone) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	zones, err := loadZones(from)
+	if err == nil {
+		err = s.setView(zones, s.table)
+	}
+	s.m.updated("zones", &s.m.zonesAt, err)
+	return err
+}
+
+// Set is SetZones and Update in one step, for a change that they could not make
+// one after the other, such as a zone that goes together with its steered names.
+func (s *Server) Set(from []Zone, table *steer.Table) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	zones, err := loadZones(from)
+	if err == nil {
+		err = s.setView(zones, table)
+	}
+	s.m.updated("zones", &s.m.zonesAt, err)
+	s.m.updated("table", &s.m.tableAt, err)
+	return err
+}
+
+func (s *Server) setView(zones map[name]*zone, table *steer.Table) error {
+	v, err := newView(zones, table)
+	if err != nil {
+		return err
+	}
+	s.zones, s.table = zones, table
+	s.view.Store(v)
+	return nil
+}
+
+// Ready returns a channel that is closed when Run listens on every address.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Addresses returns the addresses that Run listens on, in the order of the
+// config; nil before Ready.
+func (s *Server) Addresses() []netip.AddrPort {
+	select {
+	case <-s.ready:
+		return slices.Clone(s.addresses)
+	default:
+		return nil
+	}
+}
+
+// Run listens and serves until ctx is done; then it returns nil, after queries
+// in progress were answered. It returns early with an error if an address cannot
+// be had or a socket fails. It is called once.
+func (s *Server) Run(ctx context.Context) error {
+	var sockets []*socket
+	defer func() {
+		for _, each := range sockets {
+			each.close()
+		}
+	}()
+	for _, address := range s.cfg.Listen {
+		each, err := listen(address)
+		if err != nil {
+			return fmt.Errorf("gslb: listen on %v: %w", address, err)
+		}
+		sockets = append(sockets, each)
+		s.addresses = append(s.addresses, each.address)
+	}
+	close(s.ready)
+	s.log.Info("dns server listening", "addresses", s.addresses, "zones", len(s.view.Load().zones))
+
+	group, ctx := errgroup.WithContext(ctx)
+	gate := newGate(s.cfg.MaxConnections)
+	for _, each := range sockets {
+		group.Go(func() error { return s.serveUDP(ctx, each.udp) })
+		group.Go(func() error { return s.serveTCP(ctx, each.tcp, gate) })
+	}
+	return group.Wait()
+}
+
+// answer returns the response to a message, nil for none. A fault of the server
+// costs the query that hit it, not the process.
+func (s *Server) answer(msg []byte, from netip.Addr, tcp bool) (answer []byte) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			s.m.panics.Inc()
+			s.log.Error("query ended in a fault", "fault", fault, "stack", string(debug.Stack()))
+			answer = nil
+		}
+	}()
+	req := request{msg: msg, from: from.Unmap().WithZone(""), tcp: tcp, random: rand.Uint64()}
+	out := s.view.Load().respond(req)
+	s.m.count(req, out)
+	return out.msg
+}
+
+// Status is what the server serves.
+type Status struct {
+	Listen []netip.AddrPort `json:"listen"`
+	Zones  []ZoneStatus     `json:"zones"`
+	Names  []string         `json:"names"`
+	Pops   []PopStatus      `json:"pops"`
+	// TableUpdated and ZonesLoaded are when the current ones were taken.
+	TableUpdated time.Time `json:"table_updated"`
+	ZonesLoaded  time.Time `json:"zones_loaded"`
+}
+
+// ZoneStatus is one zone.
+type ZoneStatus struct {
+	Name    string `json:"name"`
+	Source  string `json:"source"`
+	Serial  uint32 `json:"serial"`
+	Records int    `json:"records"`
+}
+
+// PopStatus is a point of presence as answers see it.
+type PopStatus struct {
+	Name      string       `json:"name"`
+	State     string       `json:"state"`
+	Drained   bool         `json:"drained"`
+	Addresses []netip.Addr `json:"addresses"`
+}
+
+// Status returns what the server serves at the moment.
+func (s *Server) Status() Status {
+	v := s.view.Load()
+	status := Status{
+		Listen:       s.Addresses(),
+		Names:        v.table.Names(),
+		TableUpdated: time.Unix(0, s.m.tableAt.Load()),
+		ZonesLoaded:  time.Unix(0, s.m.zonesAt.Load()),
+	}
+	for _, z := range v.zones {
+		soa := z.nodes[z.name].get(dns.TypeSOA)[0].(*dns.SOA)
+		status.Zones = append(status.Zones, ZoneStatus{z.name.String(), z.source, soa.Serial, z.records})
+	}
+	slices.SortFunc(status.Zones, func(a, b ZoneStatus) int { return cmp.Compare(a.Name, b.Name) })
+	for _, p := range v.table.Pops() {
+		status.Pops = append(status.Pops, PopStatus{p.Name, p.State.String(), p.Drained, p.Addresses})
+	}
+	return status
+}

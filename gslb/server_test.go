@@ -1,0 +1,577 @@
+package gslb
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"anyedge/gslb/steer"
+
+	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// start runs a server of the test zones on a free port, and stops it when the
+// test ends.
+func start(t testing.TB, cfg Config) (s *Server, address string, reg *prometheus.Registry) {
+	t.Helper()
+	if cfg.Listen == nil {
+		cfg.Listen = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}
+	}
+	if cfg.Zones == nil {
+		cfg.Zones = testZones()
+	}
+	reg = prometheus.NewRegistry()
+	s, err := New(cfg, slog.New(slog.DiscardHandler), reg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Update(table(t, steering())); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Errorf("run: %v", err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Error("the server did not stop")
+		}
+	})
+	select {
+	case <-s.Ready():
+	case err := <-ended:
+		t.Fatalf("run: %v", err)
+	}
+	return s, s.Addresses()[0].String(), reg
+}
+
+// exchange sends a query over a network and returns the answer.
+func exchange(t testing.TB, network, address string, q *dns.Msg) *dns.Msg {
+	t.Helper()
+	c := dns.Client{Net: network, Timeout: 5 * time.Second}
+	got, _, err := c.Exchange(q, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+func TestServesBothTransports(t *testing.T) {
+	_, address, _ := start(t, Config{})
+	for _, network := range []string{"udp", "tcp"} {
+		got := exchange(t, network, address, withSubnet("www.edge.example", subnet("203.0.113.0/24")))
+		if text(got.Answer) != "www.edge.example. 20 A 192.0.2.2" || got.IsEdns0().Option[0].(*dns.EDNS0_SUBNET).SourceScope != 24 {
+			t.Errorf("%s: %v", network, got)
+		}
+	}
+	large := asker("large.edge.example", dns.TypeTXT)
+	if got := exchange(t, "udp", address, large); !got.Truncated {
+		t.Error("not truncated")
+	}
+	if got := exchange(t, "tcp", address, large); got.Truncated || len(got.Answer) != 40 {
+		t.Errorf("over TCP: %d records", len(got.Answer))
+	}
+}
+
+// A socket of an unspecified address answers from the address that was asked;
+// the client's socket is connected, and takes nothing from another one.
+func TestUnspecifiedAddresses(t *testing.T) {
+	hosts := [][]string{{"127.0.0.1", "127.0.0.2", "127.9.9.9"}, {"::1"}}
+	if probe, err := net.Listen("tcp6", "[::1]:0"); err != nil {
+		t.Logf("without IPv6: %v", err)
+		hosts = hosts[:1]
+	} else {
+		probe.Close()
+	}
+	listen := []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:0"), netip.MustParseAddrPort("[::]:0")}
+	s, _, _ := start(t, Config{Listen: listen[:len(hosts)]})
+	for i, hosts := range hosts {
+		for _, host := range hosts {
+			address := netip.AddrPortFrom(netip.MustParseAddr(host), s.Addresses()[i].Port()).String()
+			for _, network := range []string{"udp", "tcp"} {
+				if got := exchange(t, network, address, asker("mail.edge.example", dns.TypeA)); len(got.Answer) != 1 {
+					t.Errorf("%s %s: %v", network, address, got)
+				}
+			}
+		}
+	}
+}
+
+func TestUpdateMovesAnswers(t *testing.T) {
+	s, address, _ := start(t, Config{})
+	ask := func() string {
+		return text(exchange(t, "udp", address, asker("www.edge.example", dns.TypeA)).Answer)
+	}
+	if got := ask(); got != "www.edge.example. 20 A 192.0.2.1" {
+		t.Fatalf("got %s", got)
+	}
+	in := steering()
+	in.Pops[0].Drained = true
+	if err := s.Update(table(t, in)); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask(); got != "www.edge.example. 20 A 192.0.2.2" {
+		t.Errorf("drained: got %s", got)
+	}
+	bad := steering()
+	bad.Names[0].Name = "www.elsewhere.example"
+	if err := s.Update(table(t, bad)); err == nil {
+		t.Error("took a name outside the zones")
+	}
+	if got := ask(); got != "www.edge.example. 20 A 192.0.2.2" {
+		t.Errorf("after a bad table: got %s", got)
+	}
+	if err := s.Update(nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask(); got != "www.edge.example. 300 A 192.0.2.99" {
+		t.Errorf("not steered: got %s", got)
+	}
+}
+
+func TestReloadKeepsTheLastGoodZones(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "edge.zone")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(head + "a 1 A 192.0.2.1\n")
+	zones := []Zone{{Name: "edge.example", File: path}, testZones()[1]}
+	s, address, reg := start(t, Config{Zones: zones})
+	expect := func(want string) {
+		t.Helper()
+		if got := text(exchange(t, "udp", address, asker("a.edge.example", dns.TypeA)).Answer); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	write(head + "a 1 A 192.0.2.2\n")
+	expect("a.edge.example. 1 A 192.0.2.1")
+	if err := s.SetZones(zones); err != nil {
+		t.Fatal(err)
+	}
+	expect("a.edge.example. 1 A 192.0.2.2")
+	for text, want := range map[string]string{
+		head + "a 1 A 192.0.2\n":     path + ":3:",
+		"":                           path + ": no SOA record",
+		head + "www 1 CNAME a\n":     "steered name www.edge.example: it has a CNAME in " + path,
+		head + "empty 1 NS ns.test.": "steered name x.y.empty.edge.example: empty.edge.example. is delegated",
+	} {
+		write(text)
+		if err := s.SetZones(zones); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+		expect("a.edge.example. 1 A 192.0.2.2")
+	}
+	write(head)
+	if err := s.SetZones(append(zones, zones[0])); err == nil || err.Error() != "zone edge.example.: listed twice" {
+		t.Errorf("got %v", err)
+	}
+	expect("a.edge.example. 1 A 192.0.2.2")
+	expected := "# TYPE " + metricUpdates + " counter\n" +
+		metricUpdates + `{kind="table",result="ok"} 1` + "\n" +
+		metricUpdates + `{kind="zones",result="ok"} 1` + "\n" +
+		metricUpdates + `{kind="zones",result="rejected"} 5` + "\n"
+	if err := testutil.GatherAndCompare(reg, strings.NewReader("# HELP "+metricUpdates+
+		" Steering tables and sets of zones handed in; rejected ones changed nothing.\n"+expected), metricUpdates); err != nil {
+		t.Error(err)
+	}
+}
+
+// A zone and its steered names can go only together.
+func TestSetReplacesZonesAndTableAtOnce(t *testing.T) {
+	s, address, _ := start(t, Config{})
+	in := steering()
+	in.Names = in.Names[len(in.Names)-1:]
+	only := testZones()[1:2]
+	if err := s.SetZones(only); err == nil {
+		t.Error("zones were taken away from under steered names")
+	}
+	if err := s.Set(only, table(t, steering())); err == nil {
+		t.Error("a table was taken that does not fit the zones")
+	}
+	if got := exchange(t, "udp", address, asker("www.edge.example", dns.TypeA)); len(got.Answer) != 1 {
+		t.Errorf("after refusals: %v", got)
+	}
+	if err := s.Set(only, table(t, in)); err != nil {
+		t.Fatal(err)
+	}
+	if got := exchange(t, "udp", address, asker("www.edge.example", dns.TypeA)); got.Rcode != dns.RcodeRefused {
+		t.Errorf("the old zone: %v", got)
+	}
+	if got := exchange(t, "udp", address, asker("apex.example", dns.TypeA)); len(got.Answer) != 1 {
+		t.Errorf("the zone that stayed: %v", got)
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	listen := []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}
+	for want, cfg := range map[string]Config{
+		"no address to listen on":        {Zones: testZones()},
+		"edge.example: no SOA record":    {Listen: listen, Zones: []Zone{{Name: "edge.example"}}},
+		"zone edge.example.: listed":     {Listen: listen, Zones: []Zone{{Name: "edge.example", Text: head}, {Name: "EDGE.example", Text: head}}},
+		"zone: \"a..b\" is not a domain": {Listen: listen, Zones: []Zone{{Name: "a..b"}}},
+	} {
+		if _, err := New(cfg, slog.New(slog.DiscardHandler), nil); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
+func TestRunReportsAnAddressInUse(t *testing.T) {
+	_, address, _ := start(t, Config{})
+	s, err := New(Config{Listen: []netip.AddrPort{netip.MustParseAddrPort(address)}}, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Run(context.Background()); err == nil || !strings.Contains(err.Error(), "listen on "+address) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// frame puts the length before a message, as TCP carries it.
+func frame(t testing.TB, q *dns.Msg) []byte {
+	t.Helper()
+	wire, err := q.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(binary.BigEndian.AppendUint16(nil, uint16(len(wire))), wire...)
+}
+
+// readFrame reads one answer.
+func readFrame(t testing.TB, conn net.Conn) *dns.Msg {
+	t.Helper()
+	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	var length [2]byte
+	if _, err := io.ReadFull(conn, length[:]); err != nil {
+		t.Fatal(err)
+	}
+	wire := make([]byte, binary.BigEndian.Uint16(length[:]))
+	if _, err := io.ReadFull(conn, wire); err != nil {
+		t.Fatal(err)
+	}
+	return unpack(t, wire)
+}
+
+func dial(t testing.TB, address string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// expectEnd waits for the server to close a connection.
+func expectEnd(t *testing.T, conn net.Conn) {
+	t.Helper()
+	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if n, err := conn.Read(make([]byte, 1)); n != 0 || err == nil || os.IsTimeout(err) {
+		t.Errorf("read %d bytes, %v; want the end", n, err)
+	}
+}
+
+// Many queries in one segment, one query in many, and one of the greatest size.
+func TestPipelinedQueries(t *testing.T) {
+	_, address, _ := start(t, Config{})
+	conn := dial(t, address)
+	var all []byte
+	var ids []uint16
+	for range 20 {
+		q := asker("mail.edge.example", dns.TypeA)
+		ids = append(ids, q.Id)
+		all = append(all, frame(t, q)...)
+	}
+	if _, err := conn.Write(all); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range ids {
+		if got := readFrame(t, conn); got.Id != id || len(got.Answer) != 1 {
+			t.Errorf("got %v", got)
+		}
+	}
+	for _, b := range frame(t, asker("mail.edge.example", dns.TypeA)) {
+		if _, err := conn.Write([]byte{b}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := readFrame(t, conn); len(got.Answer) != 1 {
+		t.Errorf("byte by byte: got %v", got)
+	}
+	padded := asker("mail.edge.example", dns.TypeA)
+	padded.SetEdns0(1232, false)
+	padded.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_PADDING{Padding: make([]byte, 65535-padded.Len()-4)}}
+	if _, err := conn.Write(frame(t, padded)); err != nil {
+		t.Fatal(err)
+	}
+	if got := readFrame(t, conn); got.Rcode != 0 || len(got.Answer) != 1 {
+		t.Errorf("padded: got %v", got)
+	}
+	// What is no query ends the connection.
+	if _, err := conn.Write([]byte{0, 3, 1, 2, 3}); err != nil {
+		t.Fatal(err)
+	}
+	expectEnd(t, conn)
+}
+
+func TestIdleConnectionsEnd(t *testing.T) {
+	_, address, _ := start(t, Config{IdleTimeout: 300 * time.Millisecond})
+	silent, slow, served := dial(t, address), dial(t, address), dial(t, address)
+	q := frame(t, asker("mail.edge.example", dns.TypeA))
+	slow.Write(q[:5])
+	served.Write(q)
+	readFrame(t, served)
+	expectEnd(t, silent)
+	expectEnd(t, slow)
+	expectEnd(t, served)
+}
+
+func TestConnectionsAreBounded(t *testing.T) {
+	_, address, reg := start(t, Config{MaxConnections: 16})
+	q := frame(t, asker("mail.edge.example", dns.TypeA))
+	first, second := dial(t, address), dial(t, address)
+	for _, conn := range []net.Conn{first, second} {
+		conn.Write(q)
+		readFrame(t, conn)
+	}
+	expectEnd(t, dial(t, address)) // the third of one client
+	if got := value(t, reg, metricConnections); got != 2 {
+		t.Errorf("%v connections, want 2", got)
+	}
+	first.Close()
+	// The server learns of the close on its own time.
+	for deadline := time.Now().Add(5 * time.Second); ; {
+		conn := dial(t, address)
+		conn.Write(q)
+		conn.SetReadDeadline(deadline)
+		if _, err := io.ReadFull(conn, make([]byte, 2)); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("no room was made")
+		}
+	}
+}
+
+// value reads a metric without labels.
+func value(t *testing.T, reg *prometheus.Registry, name string) float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.Metric[0].GetGauge().GetValue() + f.Metric[0].GetCounter().GetValue()
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
+}
+
+func TestGate(t *testing.T) {
+	g := newGate(16)
+	a, b, c := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
+	for _, tt := range []struct {
+		from netip.Addr
+		want bool
+	}{{a, true}, {a, true}, {a, false}, {b, true}, {c, true}, {b, false}, {c, false}} {
+		if got := g.enter(tt.from); got != tt.want {
+			t.Errorf("%v let in: %v", tt.from, got)
+		}
+	}
+	g.leave(c)
+	if !g.enter(b) {
+		t.Error("leaving makes no room")
+	}
+	for i := range 12 {
+		if !g.enter(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})) {
+			t.Errorf("no room for %d of 16", 5+i)
+		}
+	}
+	if g.enter(netip.MustParseAddr("10.0.1.0")) {
+		t.Error("room for 17 of 16")
+	}
+	for i := range 12 {
+		g.leave(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}))
+	}
+	for _, each := range []netip.Addr{a, a, b, b} {
+		g.leave(each)
+	}
+	if g.in != 0 || len(g.each) != 0 {
+		t.Errorf("%d in, %v left", g.in, g.each)
+	}
+}
+
+// A stop answers what was read, and ends idle connections at once.
+func TestStopEndsConnections(t *testing.T) {
+	s, err := New(Config{Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, Zones: testZones(), IdleTimeout: time.Hour},
+		slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Addresses() != nil {
+		t.Error("addresses before Run")
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	<-s.Ready()
+	conn := dial(t, s.Addresses()[0].String())
+	conn.Write(frame(t, asker("mail.edge.example", dns.TypeA)))
+	readFrame(t, conn)
+	stop()
+	expectEnd(t, conn)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestMetricsAndStatus(t *testing.T) {
+	s, address, reg := start(t, Config{})
+	exchange(t, "udp", address, asker("www.edge.example", dns.TypeA))
+	exchange(t, "tcp", address, asker("www.edge.example", dns.TypeAAAA))
+	exchange(t, "udp", address, asker("v4only.edge.example", dns.TypeAAAA))
+	exchange(t, "udp", address, asker("nope.edge.example", 1000))
+	exchange(t, "udp", address, asker("elsewhere.example", dns.TypeA))
+	exchange(t, "udp", address, asker("large.edge.example", dns.TypeTXT))
+	badvers := asker("www.edge.example", dns.TypeA)
+	badvers.SetEdns0(1232, false)
+	badvers.IsEdns0().SetVersion(1)
+	exchange(t, "udp", address, badvers)
+	s.answer([]byte{1}, netip.MustParseAddr("192.0.2.1"), false)
+	s.answer(make([]byte, 12), netip.MustParseAddr("192.0.2.1"), false)
+	expected := `
+# HELP anyedge_gslb_queries_total Queries answered. Types that are asked seldom count as other, unreadable ones as none.
+# TYPE anyedge_gslb_queries_total counter
+anyedge_gslb_queries_total{qtype="a",rcode="badvers",transport="udp"} 1
+anyedge_gslb_queries_total{qtype="a",rcode="noerror",transport="udp"} 1
+anyedge_gslb_queries_total{qtype="a",rcode="refused",transport="udp"} 1
+anyedge_gslb_queries_total{qtype="aaaa",rcode="noerror",transport="tcp"} 1
+anyedge_gslb_queries_total{qtype="aaaa",rcode="noerror",transport="udp"} 1
+anyedge_gslb_queries_total{qtype="none",rcode="formerr",transport="udp"} 1
+anyedge_gslb_queries_total{qtype="other",rcode="nxdomain",transport="udp"} 1
+anyedge_gslb_queries_total{qtype="txt",rcode="noerror",transport="udp"} 1
+# HELP anyedge_gslb_steered_answers_total PoPs given in answers for steered names, by what decided; pop is none if there was no address to give.
+# TYPE anyedge_gslb_steered_answers_total counter
+anyedge_gslb_steered_answers_total{pop="fra",reason="nearest"} 2
+anyedge_gslb_steered_answers_total{pop="none",reason="no_address"} 1
+# HELP anyedge_gslb_truncated_answers_total Answers that did not fit into UDP.
+# TYPE anyedge_gslb_truncated_answers_total counter
+anyedge_gslb_truncated_answers_total 1
+# HELP anyedge_gslb_dropped_total Messages and connections that got no answer.
+# TYPE anyedge_gslb_dropped_total counter
+anyedge_gslb_dropped_total{reason="message"} 1
+`
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(expected), metricQueries, metricSteered, metricTruncated, metricDropped); err != nil {
+		t.Error(err)
+	}
+	for _, name := range []string{metricTableAge, metricZonesAge} {
+		if age := value(t, reg, name); age <= 0 || age > 60 {
+			t.Errorf("%s is %v", name, age)
+		}
+	}
+	if got := value(t, reg, metricPanics); got != 0 {
+		t.Errorf("%v faults", got)
+	}
+
+	status := s.Status()
+	if len(status.Listen) != 1 || len(status.Zones) != 3 || status.Zones[2].Serial != 2026010101 || len(status.Pops) != 3 || status.Pops[0].State != "up" || !slices.Contains(status.Names, "www.edge.example") {
+		t.Errorf("status %+v", status)
+	}
+	if _, err := json.Marshal(status); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLabelsAreBounded(t *testing.T) {
+	labels := make(map[string]bool)
+	for qtype := range 1 << 16 {
+		labels[qtypeLabel(response{asked: true, qtype: uint16(qtype)})] = true
+	}
+	if len(labels) != 12 {
+		t.Errorf("%d labels for types: %v", len(labels), labels)
+	}
+}
+
+// A fault of the server costs one query. The view here is broken on purpose.
+func TestFaultIsContained(t *testing.T) {
+	s, address, reg := start(t, Config{})
+	good := s.view.Load()
+	s.view.Store(&view{zones: map[name]*zone{"\x07example\x00": {name: "\x07example\x00", nodes: map[name]*node{"\x07example\x00": {}}}}})
+	wire, err := asker("example", dns.TypeA).Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.answer(wire, netip.MustParseAddr("192.0.2.1"), false)
+	s.view.Store(good)
+	if got := exchange(t, "udp", address, asker("mail.edge.example", dns.TypeA)); len(got.Answer) != 1 {
+		t.Errorf("got %v", got)
+	}
+	if got := value(t, reg, metricPanics); got != 1 {
+		t.Errorf("%v faults, want 1", got)
+	}
+}
+
+// Queries and updates at the same time, for the race detector; every answer is
+// of one table or the other.
+func TestUpdatesUnderQueries(t *testing.T) {
+	s, address, _ := start(t, Config{})
+	drained := steering()
+	drained.Pops[0].Drained = true
+	tables := []*steer.Table{table(t, steering()), table(t, drained)}
+	done := make(chan struct{})
+	var updates sync.WaitGroup
+	updates.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			if err := s.Update(tables[i%2]); err != nil {
+				t.Error(err)
+			}
+			if i%10 == 0 {
+				if err := s.SetZones(testZones()); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	})
+	var queries sync.WaitGroup
+	for range 4 {
+		queries.Go(func() {
+			for range 50 {
+				got := text(exchange(t, "udp", address, asker("www.edge.example", dns.TypeA)).Answer)
+				if got != "www.edge.example. 20 A 192.0.2.1" && got != "www.edge.example. 20 A 192.0.2.2" {
+					t.Errorf("got %s", got)
+				}
+			}
+		})
+	}
+	queries.Wait()
+	close(done)
+	updates.Wait()
+}

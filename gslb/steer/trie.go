@@ -1,0 +1,91 @@
+package steer
+
+import "net/netip"
+
+// A trie maps every address of one family to a decision. Inner nodes hold two
+// children; a child that is negative is a leaf, the complement of its decision.
+// No inner node has two equal leaves, so the depth of a leaf is the length of
+// the widest prefix with its decision.
+//
+// Nodes are written once, children before parents.
+type trie struct {
+	nodes [][2]int32
+	root  int32
+}
+
+// network is a prefix with its decision.
+type network struct {
+	prefix   netip.Prefix
+	decision int32
+}
+
+// newTrie builds the trie of networks, which are of one family, masked, unique
+// and sorted by address and then length. Addresses in none get outside.
+func newTrie(networks []network, outside int32) trie {
+	var t trie
+	t.root = t.build(networks, 0, outside)
+	return t
+}
+
+// build returns the subtree at the given depth for the networks in it, which
+// share their first depth bits. inherited is the decision of the nearest network
+// around.
+func (t *trie) build(networks []network, depth int, inherited int32) int32 {
+	if len(networks) > 0 && networks[0].prefix.Bits() == depth {
+		inherited, networks = networks[0].decision, networks[1:]
+	}
+	if len(networks) == 0 {
+		return ^inherited
+	}
+	split := firstOne(networks, depth)
+	zero := t.build(networks[:split], depth+1, inherited)
+	one := t.build(networks[split:], depth+1, inherited)
+	if zero < 0 && zero == one {
+		return zero
+	}
+	t.nodes = append(t.nodes, [2]int32{zero, one})
+	return int32(len(t.nodes) - 1)
+}
+
+// firstOne returns the index of the first network whose bit at depth is one, by
+// bisection: they are sorted and share the bits before.
+func firstOne(networks []network, depth int) int {
+	low, high := 0, len(networks)
+	for low < high {
+		middle := (low + high) / 2
+		b := newBits(networks[middle].prefix.Addr())
+		if b.at(depth) == 0 {
+			low = middle + 1
+		} else {
+			high = middle
+		}
+	}
+	return low
+}
+
+// lookup returns the decision for an address of the trie's family and the
+// length of the widest prefix around it that has the same decision.
+func (t *trie) lookup(addr netip.Addr) (decision int32, length int) {
+	b := newBits(addr)
+	n := t.root
+	for n >= 0 {
+		n = t.nodes[n][b.at(length)]
+		length++
+	}
+	return ^n, length
+}
+
+// bits are the bits of an address, the first of which is offset bits in.
+type bits struct {
+	bytes  [16]byte
+	offset int
+}
+
+func newBits(addr netip.Addr) bits {
+	return bits{addr.As16(), 128 - addr.BitLen()}
+}
+
+func (b *bits) at(i int) byte {
+	i += b.offset
+	return b.bytes[i/8] >> (7 - i%8) & 1
+}

@@ -1,0 +1,87 @@
+package gslb
+
+import (
+	"errors"
+	"fmt"
+
+	"anyedge/gslb/steer"
+
+	"github.com/miekg/dns"
+)
+
+// view is everything that a query is answered from. It is never changed.
+type view struct {
+	zones map[name]*zone
+	table *steer.Table
+	over  overlay
+}
+
+// newView joins zones and steering, or says which steered names cannot be
+// joined. A nil table steers nothing.
+func newView(zones map[name]*zone, table *steer.Table) (*view, error) {
+	v := &view{zones: zones, table: table, over: make(overlay)}
+	var errs []error
+	for _, steered := range table.Names() {
+		if err := v.steer(steered); err != nil {
+			errs = append(errs, fmt.Errorf("steered name %s: %w", steered, err))
+		}
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return v, nil
+}
+
+// steer puts a steered name over its zone.
+func (v *view) steer(steered string) error {
+	n, err := parseName(steered)
+	if err != nil {
+		return err
+	}
+	z := v.zoneOf(n)
+	if z == nil {
+		return errors.New("lies in none of the zones")
+	}
+	// Search without the overlay, which does not change where zones are cut.
+	switch m := z.find(n, nil, false); m.outcome {
+	case delegated:
+		return fmt.Errorf("%s is delegated in %s", m.owner, z.source)
+	case redirected:
+		return fmt.Errorf("%s has a DNAME in %s", m.owner, z.source)
+	}
+	if z.nodes[n].get(dns.TypeCNAME) != nil {
+		return fmt.Errorf("it has a CNAME in %s", z.source)
+	}
+	for _, above := range n.below(z.name) {
+		if _, exists := v.over[above]; !exists {
+			v.over[above] = ""
+		}
+	}
+	v.over[n] = steered
+	return nil
+}
+
+// zoneOf returns the zone that a name is in, nil if it is in none.
+func (v *view) zoneOf(n name) *zone {
+	for {
+		if z := v.zones[n]; z != nil {
+			return z
+		}
+		if len(n) == 1 {
+			return nil
+		}
+		n = n.parent()
+	}
+}
+
+// zoneFor is zoneOf for a question. DS records of a zone are in its parent's
+// (RFC 4035 section 3.1.4.1), if that is here too.
+func (v *view) zoneFor(n name, qtype uint16) *zone {
+	z := v.zoneOf(n)
+	if z != nil && qtype == dns.TypeDS && z.name == n && len(n) > 1 {
+		if parent := v.zoneOf(n.parent()); parent != nil {
+			return parent
+		}
+	}
+	return z
+}

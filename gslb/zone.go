@@ -1,0 +1,117 @@
+package gslb
+
+import (
+	"slices"
+
+	"github.com/miekg/dns"
+)
+
+// zone is the content of one zone, as its file says it. It is never changed
+// after it was loaded.
+type zone struct {
+	name   name
+	source string // the file, or the zone's name if it came as text
+	// nodes are all names of the zone that exist, empty non-terminals included
+	// (RFC 4592 section 2.2.2).
+	nodes map[name]*node
+	// negative is the SOA as negative answers carry it: its TTL is how long they
+	// may be kept (RFC 2308 section 3).
+	negative *dns.SOA
+	records  int
+}
+
+// node is what exists at one name.
+type node struct {
+	sets []rrset
+	// cut is set where the zone is delegated away: there are NS records and it is
+	// not the apex.
+	cut bool
+}
+
+// rrset is the records of one type.
+type rrset struct {
+	rtype   uint16
+	records []dns.RR
+	line    int // of the first one, in the zone's file
+}
+
+// get returns the records of a type, nil if there are none. A nil node has none.
+func (n *node) get(rtype uint16) []dns.RR {
+	if n == nil {
+		return nil
+	}
+	for i := range n.sets {
+		if n.sets[i].rtype == rtype {
+			return n.sets[i].records
+		}
+	}
+	return nil
+}
+
+// overlay is what steering adds to the zones: for every steered name its name in
+// the steering table, and "" for every name between one and its apex.
+type overlay map[name]string
+
+// outcome says how a name was found.
+type outcome int
+
+const (
+	noSuchName outcome = iota
+	found              // the name itself, or the wildcard that stands for it
+	delegated          // at or below a zone cut
+	redirected         // below a DNAME
+)
+
+// match is where a search in a zone ended.
+type match struct {
+	outcome outcome
+	// owner is the name that the search ended at: of the found records, which
+	// may be a wildcard, of the zone cut or of the DNAME.
+	owner name
+	node  *node // nil if only the overlay has the name
+}
+
+// find looks for a name under the zone's, as RFC 1034 section 4.3.2 and RFC 4592
+// section 3.3 say. ds is set if the DS records of a zone cut are asked for, which
+// are on this side of it (RFC 4035 section 3.1.4.1).
+func (z *zone) find(n name, over overlay, ds bool) match {
+	encloser := match{found, z.name, z.nodes[z.name]}
+	for _, step := range n.below(z.name) {
+		if dnames := encloser.node.get(dns.TypeDNAME); dnames != nil {
+			encloser.outcome = redirected
+			return encloser
+		}
+		at := z.at(step, over)
+		if at.outcome == noSuchName {
+			return z.at(encloser.owner.wildcard(), over)
+		}
+		if at.node != nil && at.node.cut && !(ds && step == n) {
+			at.outcome = delegated
+			return at
+		}
+		encloser = at
+	}
+	return encloser
+}
+
+// at returns whether there is just this name.
+func (z *zone) at(n name, over overlay) match {
+	node := z.nodes[n]
+	if _, steered := over[n]; !steered && node == nil {
+		return match{}
+	}
+	return match{found, n, node}
+}
+
+// glue returns the addresses that the zone has for the targets of NS records.
+func (z *zone) glue(servers []dns.RR) (records []dns.RR) {
+	for _, rr := range servers {
+		target, err := parseName(rr.(*dns.NS).Ns)
+		if err != nil || !target.under(z.name) {
+			continue
+		}
+		node := z.nodes[target]
+		records = slices.Concat(records, node.get(dns.TypeA), node.get(dns.TypeAAAA))
+	}
+	return records
+}

@@ -1,0 +1,62 @@
+package cli
+
+import (
+	"context"
+	"net/http"
+
+	"anyedge/configs"
+	"anyedge/gslb"
+	"anyedge/internal/daemon"
+	"anyedge/internal/ops"
+)
+
+// runGSLB runs a DNS node.
+func runGSLB(c *invocation) error {
+	file := c.flags.String("config", "", "the node's config `file`")
+	if err := c.parse(0); err != nil {
+		return err
+	}
+	if *file == "" {
+		return usagef("--config is required")
+	}
+	cfg, err := configs.LoadGSLB(*file)
+	if err != nil {
+		return err
+	}
+	log, err := daemon.NewLogger(c.errOut, cfg.Log.Level, cfg.Log.Format)
+	if err != nil {
+		return err
+	}
+	log = log.With("node", cfg.Node.Name)
+	notifier, err := daemon.NewNotifier()
+	if err != nil {
+		return err
+	}
+	store, sealer, _, err := openFleet(cfg.Fleet, log)
+	if err != nil {
+		return err
+	}
+	registry := ops.NewRegistry()
+	node, err := gslb.NewNode(gslb.NodeOptions{
+		File: *file, Config: cfg, Store: store, Sealer: sealer, Log: log, Registry: registry,
+	})
+	if err != nil {
+		return err
+	}
+	admin := ops.New(ops.Config{
+		Address:  cfg.Admin.Address,
+		Name:     cfg.Node.Name,
+		Gatherer: registry,
+		Endpoints: []ops.Endpoint{{
+			Method: http.MethodGet, Path: "/v1/status", Doc: "zones, steered names and the PoPs as answers see them",
+			Handle: func(context.Context, ops.Request) (any, error) {
+				return map[string]any{"dns": node.Status(), "fleet_connected": node.Connected()}, nil
+			},
+		}},
+		Log: log.With("part", "admin"),
+	})
+	if err := admin.Listen(); err != nil {
+		return err
+	}
+	return serve(log, notifier, node.Reload, node, admin)
+}

@@ -1,0 +1,226 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"anyedge/configs"
+	"anyedge/internal/daemon"
+	"anyedge/internal/fleet"
+	"anyedge/internal/ops"
+	"anyedge/pop"
+	"anyedge/pop/link"
+	"anyedge/pop/proxy"
+)
+
+// runPop runs a node's agent.
+func runPop(c *invocation) error {
+	file := c.flags.String("config", "", "the node's config `file`")
+	if err := c.parse(0); err != nil {
+		return err
+	}
+	if *file == "" {
+		return usagef("--config is required")
+	}
+	cfg, err := configs.LoadPop(*file)
+	if err != nil {
+		return err
+	}
+	log, err := daemon.NewLogger(c.errOut, cfg.Log.Level, cfg.Log.Format)
+	if err != nil {
+		return err
+	}
+	notifier, err := daemon.NewNotifier()
+	if err != nil {
+		return err
+	}
+	store, sealer, catalog, err := openFleet(cfg.Fleet, log)
+	if err != nil {
+		return err
+	}
+	binary, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	registry := ops.NewRegistry()
+	agent, err := pop.New(pop.Options{
+		File: *file, Config: cfg, Store: store, Sealer: sealer, Catalog: catalog,
+		Worker:   []string{binary, "proxy", "--log-level", cfg.Log.Level, "--log-format", cfg.Log.Format},
+		Log:      log.With("node", cfg.Node.Name),
+		Registry: registry,
+	})
+	if err != nil {
+		return err
+	}
+	admin := ops.New(ops.Config{
+		Address:  cfg.Admin.Address,
+		Name:     cfg.Node.Name,
+		Gatherer: agent,
+		Health: func() (bool, any) {
+			s := agent.Status()
+			return agent.Healthy(), map[string]any{"state": s.Health.State, "reason": s.Health.Reason, "announcement": s.Announcement.State}
+		},
+		Endpoints: popEndpoints(agent),
+		Page:      popPage(agent),
+		Log:       log.With("part", "admin"),
+	})
+	if err := admin.Listen(); err != nil {
+		return err
+	}
+	return serve(log, notifier, agent.Reload, agent, admin)
+}
+
+// serve runs a daemon's tasks until a signal ends it, and reloads on SIGHUP.
+func serve(log *slog.Logger, notifier *daemon.Notifier, reload func(context.Context) error, tasks ...daemon.Task) error {
+	ctx, stop := daemon.Terminate(context.Background())
+	defer stop()
+	hangups, end := daemon.Hangups()
+	defer end()
+	group := daemon.NewGroup(log)
+	group.Add(tasks...)
+	group.Add(daemon.NewTask("reloads", func(ctx context.Context) error {
+		notify(log, notifier.Ready("serving"))
+		for {
+			select {
+			case <-ctx.Done():
+				notify(log, notifier.Stopping())
+				return nil
+			case <-hangups:
+			}
+			notify(log, notifier.Reloading())
+			status := "serving, reloaded"
+			if err := reload(ctx); err != nil {
+				status = "serving, reload refused: " + err.Error()
+			} else {
+				log.Info("reloaded")
+			}
+			notify(log, notifier.Ready(status))
+		}
+	}))
+	log.Info("started", "pid", os.Getpid())
+	err := group.Run(ctx)
+	log.Info("ended", "cause", context.Cause(ctx))
+	return err
+}
+
+// notify logs that the service manager did not get word.
+func notify(log *slog.Logger, err error) {
+	if err != nil {
+		log.Warn("service manager was not told", "error", err)
+	}
+}
+
+// openFleet makes the store that a config names.
+func openFleet(cfg configs.Fleet, log *slog.Logger) (fleet.Store, *fleet.Sealer, *fleet.Catalog, error) {
+	var sealer *fleet.Sealer
+	if cfg.KeyFile != "" {
+		var err error
+		if sealer, err = fleet.LoadSealer(cfg.KeyFile); err != nil {
+			return nil, nil, nil, fmt.Errorf("fleet.key_file: %w", err)
+		}
+	}
+	if cfg.Consul == nil {
+		return fleet.NewMemory(), sealer, nil, nil
+	}
+	k := cfg.Consul
+	consul, err := fleet.NewConsul(fleet.ConsulConfig{
+		Address: k.Address, TokenFile: k.TokenFile, Prefix: k.Prefix,
+		CAFile: k.CAFile, CertFile: k.CertFile, KeyFile: k.KeyFile, Datacenter: k.Datacenter,
+	})
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("fleet.consul: %w", err)
+	}
+	return consul, sealer, consul.Catalog(log.With("part", "catalog")), nil
+}
+
+// DrainRequest is the body of POST /v1/drain.
+type DrainRequest struct {
+	Scope  string           `json:"scope"` // node, pop or region
+	Name   string           `json:"name"`  // empty: this node's
+	Drain  bool             `json:"drain"` // false ends a drain
+	By     string           `json:"by,omitempty"`
+	Reason string           `json:"reason,omitempty"`
+	For    configs.Duration `json:"for,omitempty"` // 0: until it is ended
+}
+
+// popEndpoints is the admin API of a node.
+func popEndpoints(a *pop.Agent) []ops.Endpoint {
+	get := func(path, doc string, load func() any) ops.Endpoint {
+		return ops.Endpoint{Method: http.MethodGet, Path: path, Doc: doc,
+			Handle: func(context.Context, ops.Request) (any, error) { return load(), nil }}
+	}
+	return []ops.Endpoint{
+		get("/v1/status", "health, announcement, guard, drain, worker, config and fleet", func() any { return a.Status() }),
+		get("/v1/routes", "what should be announced, and what is, to whom", func() any { return a.Routes() }),
+		get("/v1/pools", "backends and how they are doing", func() any { return a.Pools() }),
+		get("/v1/tickets", "session ticket keys, without the keys", func() any { return a.Tickets() }),
+		get("/v1/drain", "every drain in the fleet", func() any { return map[string]any{"drains": a.Drains()} }),
+		{Method: http.MethodPost, Path: "/v1/drain", Doc: "begin or end a drain of a node, a PoP or a region",
+			Handle: func(ctx context.Context, r ops.Request) (any, error) { return nil, drain(ctx, a, r) }},
+	}
+}
+
+// drain carries out a POST /v1/drain.
+func drain(ctx context.Context, a *pop.Agent, r ops.Request) error {
+	var req DrainRequest
+	if err := r.Decode(&req); err != nil {
+		return err
+	}
+	n := a.Node()
+	own := map[string]string{fleet.ScopeNode: n.Name, fleet.ScopePop: n.Pop, fleet.ScopeRegion: n.Region}
+	name, known := own[req.Scope]
+	if !known {
+		return ops.BadRequest("scope: %q is not node, pop or region", req.Scope)
+	}
+	if req.Name != "" {
+		name = req.Name
+	}
+	var err error
+	if req.Drain {
+		err = a.SetDrain(ctx, fleet.Drain{Scope: req.Scope, Name: name, By: req.By, Reason: req.Reason}, req.For.Std())
+	} else {
+		err = a.ClearDrain(ctx, req.Scope, name)
+	}
+	if err != nil {
+		return ops.Unavailable("the fleet store did not take it: %w", err)
+	}
+	return nil
+}
+
+// runWorker is the data plane process.
+func runWorker(c *invocation) error {
+	level := c.flags.String("log-level", "info", "")
+	format := c.flags.String("log-format", "text", "")
+	if err := c.parse(0); err != nil {
+		return err
+	}
+	log, err := daemon.NewLogger(c.errOut, *level, *format)
+	if err != nil {
+		return err
+	}
+	const descriptor = 3 // the agent's end of the link
+	f := os.NewFile(descriptor, "link")
+	conn, err := link.FromFile(f)
+	if err != nil {
+		return errors.New("started without an agent; run \"anyedge pop\"")
+	}
+	// The agent decides when a worker ends: it closes the link. A signal to the
+	// whole process group, or a SIGTERM by mistake, must not get ahead of it.
+	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	reg := prometheus.NewRegistry()
+	prometheus.WrapRegistererWith(prometheus.Labels{"process": "worker"}, reg).MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	return proxy.Serve(context.Background(), conn, log.With("part", "worker", "worker", strconv.Itoa(os.Getpid())), reg)
+}

@@ -1,0 +1,300 @@
+package fleet
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// What [Report].State can be.
+const (
+	StateHealthy   = "healthy"
+	StateUnhealthy = "unhealthy"
+	StateUnknown   = "unknown"
+)
+
+// What [Report].Announcement can be.
+const (
+	Announced   = "announced"
+	Depreferred = "depreferred"
+	Withdrawn   = "withdrawn"
+)
+
+// What [Drain].Scope can be.
+const (
+	ScopeNode   = "node"
+	ScopePop    = "pop"
+	ScopeRegion = "region"
+)
+
+// Bounds on what one value may hold.
+const (
+	maxText     = 1024 // bytes of free text
+	maxList     = 256  // addresses or usages of a report
+	maxBackends = 1024
+	maxWeight   = 1000
+)
+
+// Report is what a node says about itself. It stands in the store as long as
+// the node renews its session.
+type Report struct {
+	Node         string  `json:"node"`
+	Pop          string  `json:"pop"`
+	Region       string  `json:"region,omitempty"`
+	Latitude     float64 `json:"latitude"`     // degrees north, -90 to 90
+	Longitude    float64 `json:"longitude"`    // degrees east, -180 to 180
+	State        string  `json:"state"`        // StateHealthy, StateUnhealthy or StateUnknown
+	Announcement string  `json:"announcement"` // Announced, Depreferred or Withdrawn
+	// Reason explains State and Announcement to operators.
+	Reason string `json:"reason,omitempty"`
+	// UnhealthySince is by the node's own clock; zero unless StateUnhealthy.
+	UnhealthySince time.Time `json:"unhealthy_since,omitzero"`
+	Draining       bool      `json:"draining,omitempty"`
+	// Addresses are the node's service addresses.
+	Addresses []netip.Addr `json:"addresses,omitempty"`
+	Usage     []Usage      `json:"usage,omitempty"`
+	// Sequence is set by PutReport to a number that differs from the one
+	// before, so that a report that says nothing new is still seen to be new.
+	Sequence uint64 `json:"sequence"`
+}
+
+// Usage is how much of one bounded resource is in use, both in the resource's
+// own unit. A ceiling of 0 is one that is not known.
+type Usage struct {
+	Resource string  `json:"resource"`
+	Used     float64 `json:"used"`
+	Ceiling  float64 `json:"ceiling"`
+}
+
+// Drain is an operator's wish to take a node, a PoP or a region out of service.
+type Drain struct {
+	Scope  string    `json:"scope"` // ScopeNode, ScopePop or ScopeRegion
+	Name   string    `json:"name"`
+	By     string    `json:"by,omitempty"`
+	Reason string    `json:"reason,omitempty"`
+	At     time.Time `json:"at,omitzero"`
+	// Until ends the drain by the clock of whoever reads it; zero is never.
+	Until time.Time `json:"until,omitzero"`
+}
+
+// Active reports whether d holds at now.
+func (d Drain) Active(now time.Time) bool { return d.Until.IsZero() || now.Before(d.Until) }
+
+// Leases is who may be withdrawn now.
+type Leases struct {
+	Holders []Lease `json:"holders"` // by Node; one for each
+}
+
+// Lease is a node's permission to withdraw its routes.
+type Lease struct {
+	Node   string    `json:"node"`
+	Pop    string    `json:"pop"`
+	Reason string    `json:"reason,omitempty"`
+	At     time.Time `json:"at,omitzero"`
+	// Session and ID are set by AcquireLease. The lease is alive as long as
+	// the node's holder key is bound to Session and holds ID, which is new for
+	// every acquisition.
+	Session Session `json:"session"`
+	ID      string  `json:"id"`
+}
+
+// Backend is one origin server of an inventory.
+type Backend struct {
+	Address netip.AddrPort `json:"address"`
+	Weight  int            `json:"weight,omitempty"` // 1 to 1000; 0 is written and read as 1
+	Zone    string         `json:"zone,omitempty"`
+}
+
+// inventory is a set of backends as it is stored.
+type inventory struct {
+	Backends []Backend `json:"backends"`
+}
+
+// Names are safe in a key, a metric label and a DNS label.
+var nameRegexp = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+
+func checkName(what, name string) error {
+	if !nameRegexp.MatchString(name) {
+		return fmt.Errorf("%s: %.80q is not a name: 1 to 63 letters, digits, \".\", \"_\" and \"-\", a letter or digit first", what, name)
+	}
+	return nil
+}
+
+func checkText(what, text string) error {
+	if len(text) > maxText {
+		return fmt.Errorf("%s: %d bytes, more than %d", what, len(text), maxText)
+	}
+	return nil
+}
+
+func checkOneOf(what, value string, of ...string) error {
+	if !slices.Contains(of, value) {
+		return fmt.Errorf("%s: %.80q is none of %s", what, value, strings.Join(of, ", "))
+	}
+	return nil
+}
+
+func checkRange(what string, value, low, high float64) error {
+	if !(value >= low && value <= high) { // false for NaN
+		return fmt.Errorf("%s: %v is not within %v and %v", what, value, low, high)
+	}
+	return nil
+}
+
+func (r *Report) validate() error {
+	errs := []error{
+		checkName("node", r.Node),
+		checkName("pop", r.Pop),
+		checkRange("latitude", r.Latitude, -90, 90),
+		checkRange("longitude", r.Longitude, -180, 180),
+		checkOneOf("state", r.State, StateHealthy, StateUnhealthy, StateUnknown),
+		checkOneOf("announcement", r.Announcement, Announced, Depreferred, Withdrawn),
+		checkText("reason", r.Reason),
+	}
+	if r.Region != "" {
+		errs = append(errs, checkName("region", r.Region))
+	}
+	if len(r.Addresses) > maxList || len(r.Usage) > maxList {
+		errs = append(errs, fmt.Errorf("more than %d addresses or usages", maxList))
+	}
+	for i, a := range r.Addresses {
+		if !a.IsValid() {
+			errs = append(errs, fmt.Errorf("addresses[%d]: not an address", i))
+		}
+	}
+	for i, u := range r.Usage {
+		errs = append(errs,
+			checkName(fmt.Sprintf("usage[%d].resource", i), u.Resource),
+			checkRange(fmt.Sprintf("usage[%d].used", i), u.Used, 0, math.MaxFloat64),
+			checkRange(fmt.Sprintf("usage[%d].ceiling", i), u.Ceiling, 0, math.MaxFloat64))
+	}
+	return errors.Join(errs...)
+}
+
+func (d *Drain) validate() error {
+	return errors.Join(
+		checkOneOf("scope", d.Scope, ScopeNode, ScopePop, ScopeRegion),
+		checkName("name", d.Name),
+		checkText("by", d.By),
+		checkText("reason", d.Reason),
+	)
+}
+
+func (l *Lease) validate() error {
+	return errors.Join(checkName("node", l.Node), checkName("pop", l.Pop), checkText("reason", l.Reason))
+}
+
+func (l *Leases) validate() error {
+	var errs []error
+	seen := make(map[string]bool, len(l.Holders))
+	for i := range l.Holders {
+		h := &l.Holders[i]
+		if err := h.validate(); err != nil {
+			errs = append(errs, fmt.Errorf("holders[%d]: %w", i, err))
+		}
+		if h.ID == "" || h.Session == "" {
+			errs = append(errs, fmt.Errorf("holders[%d]: no id or no session", i))
+		}
+		if seen[h.Node] {
+			errs = append(errs, fmt.Errorf("holders[%d]: node %q again", i, h.Node))
+		}
+		seen[h.Node] = true
+	}
+	return errors.Join(errs...)
+}
+
+// normalize returns set validated as a whole, in order of address, with default
+// weights filled in. It does not change set.
+func normalize(set []Backend) ([]Backend, error) {
+	if len(set) > maxBackends {
+		return nil, fmt.Errorf("%d backends, more than %d", len(set), maxBackends)
+	}
+	var errs []error
+	seen := make(map[netip.AddrPort]int, len(set))
+	out := append([]Backend{}, set...)
+	for i := range out {
+		b := &out[i]
+		b.Weight = cmp.Or(b.Weight, 1)
+		b.Address = netip.AddrPortFrom(b.Address.Addr().Unmap(), b.Address.Port())
+		if !b.Address.IsValid() || b.Address.Port() == 0 {
+			errs = append(errs, fmt.Errorf("backends[%d].address: no address or no port", i))
+		} else if first, again := seen[b.Address]; again {
+			errs = append(errs, fmt.Errorf("backends[%d].address: %v again, as in backends[%d]", i, b.Address, first))
+		} else {
+			seen[b.Address] = i
+		}
+		if b.Weight < 1 || b.Weight > maxWeight {
+			errs = append(errs, fmt.Errorf("backends[%d].weight: %d is not within 1 and %d", i, b.Weight, maxWeight))
+		}
+		if err := checkText(fmt.Sprintf("backends[%d].zone", i), b.Zone); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(out, func(a, b Backend) int { return a.Address.Compare(b.Address) })
+	return out, nil
+}
+
+// decodeReport and its siblings turn a stored value into a valid one. Fields
+// they do not know are passed over, so that nodes of two versions can share a
+// fleet.
+func decodeReport(node string, value []byte) (Report, error) {
+	var r Report
+	if err := json.Unmarshal(value, &r); err != nil {
+		return Report{}, err
+	}
+	if r.Node != node {
+		return Report{}, fmt.Errorf("node %.80q under the key of %q", r.Node, node)
+	}
+	return r, r.validate()
+}
+
+func decodeDrain(scope, name string, value []byte) (Drain, error) {
+	var d Drain
+	if err := json.Unmarshal(value, &d); err != nil {
+		return Drain{}, err
+	}
+	if d.Scope != scope || d.Name != name {
+		return Drain{}, fmt.Errorf("%.80q under the key of %q", d.Scope+"/"+d.Name, scope+"/"+name)
+	}
+	return d, d.validate()
+}
+
+func decodeLeases(value []byte) (Leases, error) {
+	var l Leases
+	if err := json.Unmarshal(value, &l); err != nil {
+		return Leases{}, err
+	}
+	return l, l.validate()
+}
+
+func decodeInventory(value []byte) ([]Backend, error) {
+	// A document without "backends" is a mistake, not an empty pool.
+	var doc struct{ Backends *[]Backend }
+	if err := json.Unmarshal(value, &doc); err != nil {
+		return nil, err
+	}
+	if doc.Backends == nil {
+		return nil, errors.New("no backends field")
+	}
+	return normalize(*doc.Backends)
+}
+
+// encode fails for times that JSON has no words for, such as the year 10000,
+// and for values that are too large.
+func encode(v any) ([]byte, error) {
+	data, err := json.Marshal(v)
+	if err == nil && len(data) > MaxValue {
+		err = fmt.Errorf("%d bytes, more than %d", len(data), MaxValue)
+	}
+	return data, err
+}

@@ -1,0 +1,107 @@
+package fleet
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// View is what one reader knows of the fleet, all of it valid. It is immutable,
+// its slices and maps included. The zero View knows nothing and is not
+// connected.
+type View struct {
+	// Connected says that the store answers and that the rest of the View is
+	// what it holds now, give or take a moment. When it is false, the rest is
+	// the last that was known.
+	Connected bool
+	// ConnectedSince is when Connected last became true; zero if never.
+	ConnectedSince time.Time
+	// LostSince is when Connected last became false; at first, when the Fleet
+	// was made.
+	LostSince time.Time
+
+	Reports   []Seen  // by Node
+	Drains    []Drain // by Scope, then Name; those that have run out included
+	Leases    Leases  // only those that are alive
+	Inventory map[string][]Backend
+
+	// Ring is the ring of ticket keys in clear; nil if there is none. It is a
+	// secret: it goes into no log and no answer.
+	Ring []byte
+	// RingIndex is the prev to give to PutRing; 0 if there is no ring.
+	RingIndex uint64
+
+	// Rejected are the keys whose present value is not valid, in order. What
+	// the View has of them is the last good one, if there was any.
+	Rejected []string
+
+	changed chan struct{}
+}
+
+// Seen is a report and when it came.
+type Seen struct {
+	Report
+	// At is when this reader saw the report change, by its own monotonic
+	// clock: time.Since(At) compares no clocks of two hosts. While the View is
+	// not connected no report changes, so an age says nothing then.
+	At time.Time
+}
+
+// Changed returns a channel that is closed when there is a newer View. Take it
+// from the View that was acted on, and no change is missed:
+//
+//	for {
+//		view := f.View()
+//		act(view)
+//		select {
+//		case <-view.Changed():
+//		case <-ctx.Done():
+//			return
+//		}
+//	}
+//
+// For a View that no Fleet made it is nil.
+func (v *View) Changed() <-chan struct{} { return v.changed }
+
+// Report returns node's report.
+func (v *View) Report(node string) (Seen, bool) {
+	i, ok := slices.BinarySearchFunc(v.Reports, node, func(s Seen, node string) int {
+		return strings.Compare(s.Node, node)
+	})
+	if !ok {
+		return Seen{}, false
+	}
+	return v.Reports[i], true
+}
+
+// Fresh reports whether s, a report of this View, counts at now: whether it
+// changed no longer than ttl ago. Time without the store does not count, for
+// nobody's report can change in it: what was fresh when the store was lost stays
+// so until it is back, and then for another ttl.
+func (v *View) Fresh(s Seen, now time.Time, ttl time.Duration) bool {
+	if !v.Connected {
+		now = v.LostSince
+	}
+	since := s.At
+	if v.Connected && since.Before(v.ConnectedSince) && v.LostSince.Sub(since) <= ttl {
+		since = v.ConnectedSince
+	}
+	return now.Sub(since) <= ttl
+}
+
+// Drained returns the drain that is active at now for a node of this name, PoP
+// and region, the narrowest if there are several.
+func (v *View) Drained(node, pop, region string, now time.Time) (Drain, bool) {
+	for _, at := range [...]Drain{{Scope: ScopeNode, Name: node}, {Scope: ScopePop, Name: pop}, {Scope: ScopeRegion, Name: region}} {
+		i, ok := slices.BinarySearchFunc(v.Drains, at, compareDrains)
+		if ok && v.Drains[i].Active(now) {
+			return v.Drains[i], true
+		}
+	}
+	return Drain{}, false
+}
+
+func compareDrains(a, b Drain) int {
+	return cmp.Or(strings.Compare(a.Scope, b.Scope), strings.Compare(a.Name, b.Name))
+}

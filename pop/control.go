@@ -1,0 +1,363 @@
+package pop
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"anyedge/bgp"
+	"anyedge/configs"
+	"anyedge/internal/fleet"
+	"anyedge/internal/health"
+	"anyedge/pop/headroom"
+	"anyedge/pop/proxy"
+)
+
+const (
+	// workerCheck is the judge's check of the worker process; those of the
+	// service addresses are named by checkName.
+	workerCheck = "worker"
+	// setTimeout bounds the wait for the speaker to take an announcement.
+	setTimeout = time.Second
+	// hangPause is the least time between two kills of a worker that runs but
+	// does not serve: killing cures a hang, not a missing address.
+	hangPause = 5 * time.Second
+)
+
+// announcer is the controller's view of [bgp.Speaker].
+type announcer interface {
+	Set(context.Context, []bgp.Announcement) error
+}
+
+// controller decides what the node announces. It is owned by one goroutine:
+// everything that happens arrives over channels, and one function, step, turns
+// all that is known into one announcement.
+type controller struct {
+	log     *slog.Logger
+	metrics *metrics
+	speaker announcer                 // nil without BGP
+	kill    func(pid int)             // ends a hung worker
+	fleet   func(time.Time) fleetView // what the fleet is known to look like
+	changed func(state)               // told after every step that changed something
+
+	cfg    *configs.Pop
+	judge  *health.Judge
+	drain  drain
+	lease  *lease
+	worker workerState
+
+	announced Announcement
+	reason    string
+	since     time.Time // of announced
+	stepped   time.Time // when step last ran
+	shedding  string    // the resource that was at its shed mark, if any
+}
+
+// fleetView is what the controller needs to know of the fleet.
+type fleetView struct {
+	connected bool
+	drain     bool          // this node is asked to drain
+	session   fleet.Session // empty while there is none
+}
+
+// workerState is what the agent knows of the worker process.
+type workerState struct {
+	pid     int
+	vitals  *proxy.Vitals // the newest, nil before the first
+	heard   time.Time     // when they came
+	absent  time.Time     // since when none is ready; zero while one is
+	crashes []time.Time   // within the crash window
+	killed  time.Time     // when a hung one was last killed
+	exited  string        // how the last one ended
+}
+
+func (w *workerState) ready() bool { return w.absent.IsZero() }
+
+// state is a copy of what the controller knows, for those who show it.
+type state struct {
+	Verdict   health.Verdict
+	Announced Announcement
+	Reason    string
+	Since     time.Time
+	Drain     drain
+	Lease     leaseStatus
+	Worker    workerState
+}
+
+func newController(cfg *configs.Pop, log *slog.Logger, m *metrics, now time.Time) *controller {
+	return &controller{
+		log: log, metrics: m, cfg: cfg, judge: newJudge(cfg),
+		announced: Withdrawn, reason: "starting", since: now,
+		worker: workerState{absent: now},
+	}
+}
+
+func newJudge(cfg *configs.Pop) *health.Judge {
+	h := cfg.Health
+	return health.NewJudge(health.Config{
+		Rise: h.Rise, Fall: h.Fall,
+		// A check that has been silent for so long says nothing any more.
+		Stale:       4 * max(h.ProbeInterval.Std()+h.ProbeTimeout.Std(), h.VitalsTimeout.Std()),
+		HoldDown:    h.HoldDown.Std(),
+		HoldDownMax: h.HoldDownMax.Std(),
+		FlapMemory:  h.FlapMemory.Std(),
+	}, checks(cfg)...)
+}
+
+func checks(cfg *configs.Pop) []string {
+	names := []string{workerCheck}
+	for _, l := range cfg.Listeners {
+		names = append(names, checkName(l.Name))
+	}
+	return names
+}
+
+// configure takes a new config whose identity, speaker and fleet are unchanged.
+func (c *controller) configure(now time.Time, cfg *configs.Pop) {
+	c.cfg = cfg
+	c.judge.SetChecks(now, checks(cfg)...)
+}
+
+// event takes something that happened to the worker process.
+func (c *controller) event(e workerEvent) {
+	w := &c.worker
+	if e.vitals == nil {
+		w.vitals, w.exited = nil, e.exited
+		if w.ready() {
+			w.absent = e.at
+		}
+		w.crashes = append(w.crashes, e.at)
+		c.metrics.crashes.Inc()
+		return
+	}
+	w.pid, w.vitals, w.heard = e.pid, e.vitals, e.at
+	if e.vitals.Ready() {
+		w.absent = time.Time{}
+	}
+}
+
+// probed takes the outcome of a request through a service address. While no
+// worker is ready it says nothing that is not known already: whether that
+// matters is a question of the respawn grace.
+func (c *controller) probed(now time.Time, r probeResult) {
+	if c.worker.ready() {
+		c.judge.Observe(now, r.check, r.ok, r.detail)
+	}
+	if !r.ok {
+		c.metrics.probeFailures.WithLabelValues(r.check).Inc()
+	}
+}
+
+// observeWorker judges the process by what is known of it now.
+func (c *controller) observeWorker(now time.Time) {
+	w, cfg := &c.worker, c.cfg.Worker
+	w.crashes = slices.DeleteFunc(w.crashes, func(t time.Time) bool { return now.Sub(t) > cfg.CrashWindow.Std() })
+	silent, limit := now.Sub(w.heard), c.cfg.Health.VitalsTimeout.Std()
+	starved := now.Sub(c.stepped) > limit/2
+	c.stepped = now
+	switch {
+	case len(w.crashes) >= cfg.CrashLimit:
+		c.judge.Observe(now, workerCheck, false, fmt.Sprintf("crashed %d times within %s: %s", len(w.crashes), cfg.CrashWindow, w.exited))
+	case !w.ready() && now.Sub(w.absent) > cfg.RespawnGrace.Std():
+		c.judge.Observe(now, workerCheck, false, fmt.Sprintf("not ready for %s", cfg.RespawnGrace))
+	case !w.ready():
+		// Within the grace the old judgement stands.
+	case silent > limit && starved:
+		// This process itself did not get to run. The vitals may be there,
+		// unread: who was not listening does not judge a silence.
+	case silent > limit:
+		c.judge.Observe(now, workerCheck, false, fmt.Sprintf("no vitals for over %s: hung", c.cfg.Health.VitalsTimeout))
+	default:
+		c.judge.Observe(now, workerCheck, true, "")
+	}
+}
+
+// step decides anew from all that is known, and acts. It is called after every
+// event and at least every vitals interval.
+func (c *controller) step(ctx context.Context, now time.Time) {
+	c.observeWorker(now)
+	verdict := c.judge.Verdict(now)
+	view := c.fleet(now)
+
+	facts := drainFacts{requested: view.drain}
+	if c.announced == Withdrawn {
+		facts.withdrawn = c.since
+	}
+	if v := c.worker.vitals; v != nil {
+		facts.connections = v.Connections
+	}
+	before := c.drain.stage
+	c.drain.step(now, c.cfg.Drain, facts)
+	if c.drain.stage != before && before != "" {
+		c.log.Info("drain stage changed", "from", before, "to", c.drain.stage)
+	}
+
+	c.lease.under(view.session)
+	d := decide(situation{
+		verdict: verdict.State,
+		why:     verdict.Reason,
+		drain:   c.drain.stage,
+		remote:  c.remoteTrouble(),
+		full:    c.full(),
+		current: c.announced,
+	})
+	if d.want == Withdrawn && (verdict.State == health.Unhealthy || c.drain.stage != DrainNone) {
+		d = c.withLease(ctx, now, view, d)
+	} else if d.want != Withdrawn {
+		c.lease.giveBack(ctx, now)
+	}
+	c.announce(ctx, now, d)
+	c.cureHang(now, verdict)
+	c.changed(c.state(verdict))
+}
+
+// withLease turns the wish to withdraw into what the guard permits.
+func (c *controller) withLease(ctx context.Context, now time.Time, view fleetView, d decision) decision {
+	if c.announced == Withdrawn {
+		// Already out, or never in: the lease only lets the others know.
+		if view.connected {
+			c.lease.ask(ctx, now, d.reason)
+		}
+		return d
+	}
+	p := unknown
+	if view.connected {
+		p = c.lease.ask(ctx, now, d.reason)
+	}
+	switch p {
+	case granted:
+		return d
+	case refused:
+		return decision{want: Depreferred, reason: d.reason + "; " + c.lease.answer.refusal.Error()}
+	case wait:
+		return decision{want: c.announced, reason: c.reason}
+	}
+	if d.urgent {
+		d.reason += "; fleet store out of reach"
+		return d
+	}
+	return decision{want: Depreferred, reason: d.reason + "; not withdrawn: fleet store out of reach"}
+}
+
+// announce makes the decision the speaker's desired state.
+func (c *controller) announce(ctx context.Context, now time.Time, d decision) {
+	if d.want == c.announced {
+		c.reason = d.reason
+		return
+	}
+	c.log.Info("announcement changes", "from", c.announced, "to", d.want, "reason", d.reason)
+	c.announced, c.reason, c.since = d.want, d.reason, now
+	c.metrics.transitions.WithLabelValues(string(d.want)).Inc()
+	c.set(ctx)
+}
+
+// set hands the present announcement to the speaker, which keeps it as its
+// desired state whatever becomes of this call.
+func (c *controller) set(ctx context.Context) {
+	if c.speaker == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, setTimeout)
+	defer cancel()
+	if err := c.speaker.Set(ctx, announcements(c.cfg.BGP, c.announced)); err != nil {
+		c.log.Error("speaker did not take the announcement yet", "announcement", c.announced, "error", err)
+	}
+}
+
+// cureHang kills a worker that runs but does not serve, after the route has
+// been dealt with. Its successor gets the same sockets.
+func (c *controller) cureHang(now time.Time, v health.Verdict) {
+	w := &c.worker
+	if !w.ready() || v.State != health.Unhealthy || c.announced == Announced || now.Sub(w.killed) < hangPause {
+		return
+	}
+	for _, check := range v.Checks {
+		if check.State == health.Unhealthy {
+			c.log.Warn("worker hangs, killed", "pid", w.pid, "check", check.Name, "detail", check.Detail)
+			c.metrics.hangs.Inc()
+			w.killed = now
+			c.kill(w.pid)
+			return
+		}
+	}
+}
+
+// remoteTrouble names a pool without any usable backend.
+func (c *controller) remoteTrouble() string {
+	v := c.worker.vitals
+	if v == nil {
+		return ""
+	}
+	for _, p := range v.Pools {
+		if p.Usable == 0 {
+			return fmt.Sprintf("pool %s has no usable backend", p.Name)
+		}
+	}
+	return ""
+}
+
+// hardCeilings are the resources whose end refuses clients. CPU is not one:
+// a busy processor is slow, and says little about how much more it could do.
+var hardCeilings = []string{proxy.ResourceConnections, proxy.ResourceDescriptors, proxy.ResourceMemory}
+
+// full names a hard ceiling that was reached to the shed mark, until its use
+// has fallen below the warn mark again: the route must not swing with the load
+// that it moves.
+func (c *controller) full() string {
+	v := c.worker.vitals
+	if v == nil {
+		return ""
+	}
+	for _, u := range v.Usage {
+		if !slices.Contains(hardCeilings, u.Resource) {
+			continue
+		}
+		level := headroom.LevelOf(u)
+		if level == headroom.Shed || level == headroom.Warn && c.shedding == u.Resource {
+			c.shedding = u.Resource
+			return fmt.Sprintf("%s at %.0f%% of its ceiling", u.Resource, 100*u.Utilization())
+		}
+	}
+	c.shedding = ""
+	return ""
+}
+
+func (c *controller) state(v health.Verdict) state {
+	return state{
+		Verdict: v, Announced: c.announced, Reason: c.reason, Since: c.since,
+		Drain: c.drain, Lease: c.lease.answer, Worker: c.worker,
+	}
+}
+
+// announcements returns the routes for an announcement: none when withdrawn.
+func announcements(cfg *configs.BGP, a Announcement) []bgp.Announcement {
+	shape := cfg.Announce
+	switch a {
+	case Withdrawn:
+		return nil
+	case Depreferred:
+		shape = *cfg.Deprefer
+	}
+	communities := make([]uint32, 0, len(shape.Communities))
+	for _, s := range shape.Communities {
+		// The config was validated against the same syntax.
+		if v, err := bgp.ParseCommunity(s); err == nil {
+			communities = append(communities, v)
+		}
+	}
+	var routes []bgp.Announcement
+	for _, p := range cfg.Prefixes {
+		hop := cfg.NextHop.IPv4
+		if p.Addr().Is6() {
+			hop = cfg.NextHop.IPv6
+		}
+		routes = append(routes, bgp.Announcement{
+			Prefix: p, NextHop: hop, MED: shape.MED, Prepend: shape.Prepend, Communities: communities,
+		})
+	}
+	slices.SortFunc(routes, func(a, b bgp.Announcement) int { return cmp.Compare(a.Prefix.String(), b.Prefix.String()) })
+	return routes
+}

@@ -1,0 +1,62 @@
+package pop
+
+import (
+	"anyedge/internal/health"
+)
+
+// Announcement is how the service prefixes are announced.
+type Announcement string
+
+// The announcements, from the least to the most attractive.
+const (
+	Withdrawn   Announcement = "withdrawn"
+	Depreferred Announcement = "depreferred"
+	Announced   Announcement = "announced"
+)
+
+// Announcements lists every announcement.
+func Announcements() []Announcement { return []Announcement{Withdrawn, Depreferred, Announced} }
+
+// situation is what a node knows about itself and the fleet at one instant.
+type situation struct {
+	verdict health.State
+	why     string       // the verdict's reason
+	drain   DrainStage   // how far a drain has come
+	remote  string       // trouble with something remote, such as a pool with no usable backend
+	full    string       // a resource at its shed mark
+	current Announcement // what is announced now
+}
+
+// decision is what a node wants to announce.
+type decision struct {
+	want   Announcement
+	reason string
+	// urgent is set when the node itself cannot serve: the only reason to
+	// withdraw without asking when the fleet store is out of reach.
+	urgent bool
+}
+
+// decide maps a situation to an announcement. It is the one place that says
+// what may move the route:
+//
+//   - a local failure to serve withdraws;
+//   - a drain de-prefers, then withdraws;
+//   - trouble elsewhere, and a lack of room, only de-prefer;
+//   - not knowing changes nothing, and announces nothing new.
+func decide(s situation) decision {
+	switch {
+	case s.verdict == health.Unhealthy:
+		return decision{want: Withdrawn, reason: s.why, urgent: true}
+	case s.drain == DrainDeprefer && s.current != Withdrawn:
+		return decision{want: Depreferred, reason: "drain: de-preferred"}
+	case s.drain != DrainNone && s.drain != "":
+		return decision{want: Withdrawn, reason: "drain"}
+	case s.verdict == health.Unknown:
+		return decision{want: s.current, reason: "health unknown, nothing changes: " + s.why}
+	case s.full != "":
+		return decision{want: Depreferred, reason: "no room: " + s.full}
+	case s.remote != "":
+		return decision{want: Depreferred, reason: "remote trouble: " + s.remote}
+	}
+	return decision{want: Announced, reason: "healthy"}
+}

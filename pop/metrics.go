@@ -1,0 +1,73 @@
+package pop
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"anyedge/pop/guard"
+)
+
+// metrics are the agent's own. Labels come from closed sets or from the
+// config.
+type metrics struct {
+	announcement  *prometheus.GaugeVec   // 1 for the present one, by announcement
+	transitions   *prometheus.CounterVec // by announcement
+	drainStage    *prometheus.GaugeVec   // 1 for the present one, by stage
+	refusals      *prometheus.CounterVec // of withdrawals, by cause
+	crashes       prometheus.Counter
+	hangs         prometheus.Counter
+	probeFailures *prometheus.CounterVec // by check
+	reloads       *prometheus.CounterVec // by result
+	configAge     prometheus.Gauge
+	generation    prometheus.Gauge
+	fleet         prometheus.Gauge
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	auto := promauto.With(reg)
+	m := &metrics{
+		announcement: auto.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "anyedge_pop_announcement", Help: "1 for how the service prefixes are announced now."}, []string{"announcement"}),
+		transitions: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "anyedge_pop_announcement_changes_total", Help: "Changes of the announcement, by what it became."}, []string{"announcement"}),
+		drainStage: auto.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "anyedge_pop_drain_stage", Help: "1 for the stage that a drain has reached."}, []string{"stage"}),
+		refusals: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "anyedge_pop_withdraw_refusals_total", Help: "Withdrawals that the guard refused, by cause."}, []string{"cause"}),
+		crashes: auto.NewCounter(prometheus.CounterOpts{
+			Name: "anyedge_pop_worker_crashes_total", Help: "Worker processes that ended by themselves."}),
+		hangs: auto.NewCounter(prometheus.CounterOpts{
+			Name: "anyedge_pop_worker_hangs_total", Help: "Worker processes killed because they did not serve."}),
+		probeFailures: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "anyedge_pop_probe_failures_total", Help: "Failed requests through a service address."}, []string{"check"}),
+		reloads: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "anyedge_pop_config_reloads_total", Help: "Config reloads, by result."}, []string{"result"}),
+		configAge: auto.NewGauge(prometheus.GaugeOpts{
+			Name: "anyedge_pop_config_last_good_timestamp_seconds", Help: "When the worker last took a new state."}),
+		generation: auto.NewGauge(prometheus.GaugeOpts{
+			Name: "anyedge_pop_config_generation", Help: "The generation of the worker's state."}),
+		fleet: auto.NewGauge(prometheus.GaugeOpts{
+			Name: "anyedge_pop_fleet_connected", Help: "1 while the fleet store answers."}),
+	}
+	for _, cause := range guard.Causes() {
+		m.refusals.WithLabelValues(string(cause))
+	}
+	return m
+}
+
+// show sets the gauges of a state.
+func (m *metrics) show(s state) {
+	for _, a := range Announcements() {
+		m.announcement.WithLabelValues(string(a)).Set(truth(a == s.Announced))
+	}
+	for _, d := range DrainStages() {
+		m.drainStage.WithLabelValues(string(d)).Set(truth(d == s.Drain.stage))
+	}
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

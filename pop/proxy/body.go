@@ -1,0 +1,100 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"sync"
+
+	"anyedge/pop/proxy/exchange"
+)
+
+// upload is a request's body. It may be read by a goroutine of the back codec,
+// and then remembers what became of it. A nil upload has nothing.
+type upload struct {
+	body  io.ReadCloser
+	watch *watch
+
+	reading sync.Mutex // held by Read
+
+	mu  sync.Mutex
+	n   int64
+	err error // what broke it off first; not io.EOF
+}
+
+// Read implements [io.Reader]. The origin is not to blame for its wait.
+func (u *upload) Read(p []byte) (int, error) {
+	u.reading.Lock()
+	defer u.reading.Unlock()
+	u.watch.pause()
+	defer u.watch.resume()
+	n, err := u.body.Read(p)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.n += int64(n)
+	if err != nil && err != io.EOF && u.err == nil {
+		u.err = err
+	}
+	return n, err
+}
+
+// Close implements [io.Closer]. Read is over when it returns.
+func (u *upload) Close() error {
+	err := u.body.Close()
+	u.reading.Lock()
+	defer u.reading.Unlock()
+	return err
+}
+
+// failure returns what broke the body off.
+func (u *upload) failure() error {
+	if u == nil {
+		return nil
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.err
+}
+
+// received returns how many bytes were taken from the client.
+func (u *upload) received() int64 {
+	if u == nil {
+		return 0
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.n
+}
+
+// download is a response's body. Its watch runs only while it is read.
+type download struct {
+	body  io.ReadCloser
+	watch *watch
+	x     *exchange.Exchange
+	err   error // what broke it off; not io.EOF
+}
+
+// Read implements [io.Reader].
+func (d *download) Read(p []byte) (int, error) {
+	d.watch.resume()
+	n, err := d.body.Read(p)
+	d.watch.pause()
+	d.x.Sent += int64(n)
+	if err != nil && err != io.EOF {
+		d.err = err
+	}
+	return n, err
+}
+
+// Close implements [io.Closer].
+func (d *download) Close() error { return d.body.Close() }
+
+// ownBody is the body of a response in the worker's own name.
+type ownBody struct{ *strings.Reader }
+
+// Close implements [io.Closer].
+func (ownBody) Close() error { return nil }
+
+// isTimeout reports whether a codec gave up on a client's body.
+func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }

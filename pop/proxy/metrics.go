@@ -1,0 +1,104 @@
+package proxy
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+// Results of a handshake and of a connection's admission; label values.
+const (
+	handshakeFull    = "full"
+	handshakeResumed = "resumed"
+	handshakeFailed  = "failed"
+
+	admitted = "admitted"
+	refused  = "refused" // the ceiling is reached
+)
+
+// Results of one try of a backend; label values.
+const (
+	tryOK            = "ok"
+	tryConnectFailed = "connect_failed"
+	tryTimeout       = "timeout"
+	tryFailed        = "failed"
+	tryCanceled      = "canceled" // the client was to blame
+)
+
+type metrics struct {
+	requests     *prometheus.CounterVec   // listener, protocol, class, outcome
+	duration     *prometheus.HistogramVec // listener
+	open         *prometheus.GaugeVec     // listener
+	connections  *prometheus.CounterVec   // listener, result
+	acceptErrors *prometheus.CounterVec   // listener
+	handshakes   *prometheus.CounterVec   // listener, result
+	tries        *prometheus.CounterVec   // pool, result
+	head         *prometheus.HistogramVec // pool
+	received     *prometheus.CounterVec   // listener
+	sent         *prometheus.CounterVec   // listener
+	generation   prometheus.Gauge
+	draining     prometheus.Gauge
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	f := promauto.With(reg)
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return f.NewCounterVec(prometheus.CounterOpts{Name: "anyedge_proxy_" + name, Help: help}, labels)
+	}
+	histogram := func(name, help string, labels ...string) *prometheus.HistogramVec {
+		return f.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "anyedge_proxy_" + name, Help: help,
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}, labels)
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return f.NewGauge(prometheus.GaugeOpts{Name: "anyedge_proxy_" + name, Help: help})
+	}
+	return &metrics{
+		requests:     counter("requests_total", "Exchanges that are over.", "listener", "protocol", "class", "outcome"),
+		duration:     histogram("request_duration_seconds", "From a request's head to the end of its response, tunnels left out.", "listener"),
+		open:         f.NewGaugeVec(prometheus.GaugeOpts{Name: "anyedge_proxy_connections_open", Help: "Client connections that are open."}, []string{"listener"}),
+		connections:  counter("connections_total", "Client connections accepted from the kernel.", "listener", "result"),
+		acceptErrors: counter("accept_errors_total", "Accepts that failed, such as for want of descriptors.", "listener"),
+		handshakes:   counter("handshakes_total", "TLS handshakes with clients.", "listener", "result"),
+		tries:        counter("upstream_tries_total", "Requests sent to a backend, or tried to.", "pool", "result"),
+		head:         histogram("upstream_head_seconds", "From a request's head to the origin's response head.", "pool"),
+		received:     counter("received_body_bytes_total", "Request bodies taken from clients.", "listener"),
+		sent:         counter("sent_body_bytes_total", "Response bodies taken from origins for clients.", "listener"),
+		generation:   gauge("snapshot_generation", "Generation of the snapshot in force."),
+		draining:     gauge("draining", "1 while clients are asked to go."),
+	}
+}
+
+// forgetListener drops the series of a listener that is gone.
+func (m *metrics) forgetListener(name string) {
+	gone := prometheus.Labels{"listener": name}
+	for _, v := range []interface {
+		DeletePartialMatch(prometheus.Labels) int
+	}{m.requests, m.duration, m.connections, m.acceptErrors, m.handshakes, m.received, m.sent} {
+		v.DeletePartialMatch(gone)
+	}
+}
+
+// forgetPool drops the series of a pool that is gone.
+func (m *metrics) forgetPool(name string) {
+	gone := prometheus.Labels{"pool": name}
+	m.tries.DeletePartialMatch(gone)
+	m.head.DeletePartialMatch(gone)
+}
+
+// statusClass maps a status code to a label value; 0 is no response.
+func statusClass(status int) string {
+	switch status / 100 {
+	case 1:
+		return "1xx"
+	case 2:
+		return "2xx"
+	case 3:
+		return "3xx"
+	case 4:
+		return "4xx"
+	case 5:
+		return "5xx"
+	}
+	return "none"
+}

@@ -1,0 +1,102 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"anyedge/configs"
+	"anyedge/origin"
+	"anyedge/pop/proxy/stdhttp"
+)
+
+// upstream is a pool of backends with the connections to them. It lives as
+// long as snapshots name it, and its state survives them.
+type upstream struct {
+	name string
+	pool *origin.Pool
+	back *stdhttp.Back
+	ca   string // of tls, in PEM
+	tls  *tls.Config
+	stop context.CancelFunc // nil until started
+}
+
+func newUpstream(name string, log *slog.Logger, metrics *origin.Metrics) *upstream {
+	pool := origin.NewPool(origin.Config{Name: name}, log, metrics)
+	return &upstream{name: name, pool: pool, back: stdhttp.NewBack(pool.Dial)}
+}
+
+// poolChange is what one pool of a snapshot comes to. Making one changes
+// nothing and finds every error; applying it cannot fail.
+type poolChange struct {
+	pool   Pool
+	config origin.Config
+}
+
+// planPool checks one pool of a snapshot. u is nil if the pool is new.
+func planPool(p Pool, u *upstream) (poolChange, error) {
+	c := p.Config
+	change := poolChange{pool: p, config: origin.Config{
+		Name: c.Name, Balance: c.Balance, ConnectTimeout: c.ConnectTimeout.Std(),
+		Health: origin.HealthConfig{
+			Type: c.Health.Type, Path: c.Health.Path, Host: c.Health.Host,
+			Interval: c.Health.Interval.Std(), Timeout: c.Health.Timeout.Std(),
+			Rise: c.Health.Rise, Fall: c.Health.Fall,
+		},
+	}}
+	if c.Warm != nil {
+		change.config.Warm = *c.Warm
+	}
+	var err error
+	switch {
+	case c.TLS == nil:
+	case u != nil && u.tls != nil && u.ca == string(p.CA) && u.tls.ServerName == c.TLS.ServerName:
+		change.config.TLS = u.tls // connections made with it stay good
+	default:
+		change.config.TLS, err = upstreamTLS(*c.TLS, p.CA)
+	}
+	// A pool that is thrown away tells whether the set is valid.
+	trial := origin.NewPool(origin.Config{}, slog.New(slog.DiscardHandler), nil)
+	return change, errors.Join(err, trial.Update(p.Backends))
+}
+
+func upstreamTLS(c configs.PoolTLS, ca []byte) (*tls.Config, error) {
+	cfg := &tls.Config{
+		ServerName: c.ServerName,
+		MinVersion: tls.VersionTLS12,
+		NextProtos: []string{"http/1.1"}, // what the back speaks
+		// Resumption saves most of the handshakes to an origin.
+		ClientSessionCache: tls.NewLRUClientSessionCache(0),
+	}
+	if len(ca) > 0 {
+		cfg.RootCAs = x509.NewCertPool()
+		if !cfg.RootCAs.AppendCertsFromPEM(ca) {
+			return nil, errors.New("tls: no certificate in the authorities' file")
+		}
+	}
+	return cfg, nil
+}
+
+// apply puts a planned change in force.
+func (u *upstream) apply(c poolChange) {
+	if u.tls != c.config.TLS {
+		u.tls, u.ca = c.config.TLS, string(c.pool.CA)
+		defer u.back.CloseIdle() // made with the old one
+	}
+	u.pool.SetConfig(c.config)
+	if u.stop == nil {
+		u.pool.Seed(c.pool.States)
+	}
+	if err := u.pool.Update(c.pool.Backends); err != nil {
+		panic(fmt.Sprintf("proxy: a planned set of backends was refused: %v", err))
+	}
+}
+
+// run keeps the pool until ctx ends.
+func (u *upstream) run(ctx context.Context) {
+	u.pool.Run(ctx) // returns nil
+	u.back.CloseIdle()
+}

@@ -1,0 +1,220 @@
+package pop
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"anyedge/bgp"
+	"anyedge/configs"
+	"anyedge/internal/fleet"
+	"anyedge/internal/health"
+	"anyedge/internal/tickets"
+	"anyedge/origin"
+	"anyedge/pop/headroom"
+)
+
+// Status is what "anyedge status" and GET /v1/status show of a node.
+type Status struct {
+	Node   string `json:"node"`
+	Pop    string `json:"pop"`
+	Region string `json:"region"`
+
+	Health       health.Verdict     `json:"health"`
+	Announcement AnnouncementStatus `json:"announcement"`
+	Guard        GuardStatus        `json:"guard"`
+	Drain        DrainStatus        `json:"drain"`
+	Worker       WorkerStatus       `json:"worker"`
+	Config       ConfigStatus       `json:"config"`
+	Fleet        FleetStatus        `json:"fleet"`
+}
+
+// AnnouncementStatus is how the service prefixes are announced, and why.
+type AnnouncementStatus struct {
+	State  Announcement `json:"state"`
+	Reason string       `json:"reason"`
+	Since  time.Time    `json:"since"`
+}
+
+// GuardStatus is how far a withdrawal has come with the fleet.
+type GuardStatus struct {
+	LeaseHeld bool `json:"lease_held"`
+	// Refused is why a withdrawal is refused now; empty when none is.
+	Refused string `json:"refused,omitempty"`
+	// Cause is the rule that refused: see package guard.
+	Cause string `json:"cause,omitempty"`
+}
+
+// DrainStatus is how far a drain has come.
+type DrainStatus struct {
+	Stage DrainStage `json:"stage"`
+	Since time.Time  `json:"since"`
+	// Request is the drain that applies to this node, if one does.
+	Request *fleet.Drain `json:"request,omitempty"`
+}
+
+// WorkerStatus is the worker process as the agent sees it.
+type WorkerStatus struct {
+	PID   int  `json:"pid"`
+	Ready bool `json:"ready"`
+	// Silence is how long ago its last vitals came.
+	Silence     string           `json:"silence,omitempty"`
+	Crashes     int              `json:"recent_crashes"`
+	LastExit    string           `json:"last_exit,omitempty"`
+	Generation  uint64           `json:"generation"`
+	Draining    bool             `json:"draining"`
+	Connections int64            `json:"connections"`
+	Requests    uint64           `json:"requests"`
+	Usage       []headroom.Usage `json:"usage"`
+}
+
+// FleetStatus is the fleet store as this node sees it.
+type FleetStatus struct {
+	Connected bool      `json:"connected"`
+	Since     time.Time `json:"since"`
+	Nodes     int       `json:"nodes"`
+	// Rejected are values in the store that do not decode; the last good ones
+	// are in force.
+	Rejected []string `json:"rejected,omitempty"`
+}
+
+// Routes is what GET /v1/routes shows.
+type Routes struct {
+	Announcement AnnouncementStatus `json:"announcement"`
+	BGP          *bgp.Status        `json:"bgp,omitempty"`
+}
+
+// Tickets is what GET /v1/tickets shows: never a key.
+type Tickets struct {
+	Rotate      string              `json:"rotate"`
+	Propagation string              `json:"propagation"`
+	Keys        []tickets.KeyStatus `json:"keys"`
+}
+
+// Pools is what GET /v1/pools shows.
+type Pools struct {
+	Pools []origin.Status `json:"pools"`
+}
+
+// Status returns the node's status. Before the first decision most of it is
+// empty.
+func (a *Agent) Status() Status {
+	n, view, now := a.started.Node, a.fleet.View(), time.Now()
+	s := Status{
+		Node: n.Name, Pop: n.Pop, Region: n.Region,
+		Announcement: AnnouncementStatus{State: Withdrawn, Reason: "starting"},
+		Drain:        DrainStatus{Stage: DrainNone},
+		Config:       *a.conf.status.Load(),
+		Fleet:        FleetStatus{Connected: view.Connected, Since: view.LostSince, Nodes: len(view.Reports), Rejected: view.Rejected},
+	}
+	if view.Connected {
+		s.Fleet.Since = view.ConnectedSince
+	}
+	if d, ok := view.Drained(n.Name, n.Pop, n.Region, now); ok {
+		s.Drain.Request = &d
+	}
+	st := a.state.Load()
+	if st == nil {
+		return s
+	}
+	s.Health = st.Verdict
+	s.Announcement = AnnouncementStatus{st.Announced, st.Reason, st.Since}
+	s.Guard.LeaseHeld = st.Lease.permission == granted
+	if r := st.Lease.refusal; r != nil {
+		s.Guard.Refused, s.Guard.Cause = r.Detail, string(r.Cause)
+	}
+	s.Drain.Stage, s.Drain.Since = st.Drain.stage, st.Drain.since
+	w := st.Worker
+	s.Worker = WorkerStatus{PID: w.pid, Ready: w.ready(), Crashes: len(w.crashes), LastExit: w.exited}
+	if v := w.vitals; v != nil {
+		s.Worker.Silence = now.Sub(w.heard).Round(time.Millisecond).String()
+		s.Worker.Generation, s.Worker.Draining = v.Generation, v.Draining
+		s.Worker.Connections, s.Worker.Requests, s.Worker.Usage = v.Connections, v.Requests, v.Usage
+	}
+	return s
+}
+
+// Healthy reports whether the node can serve, for a load balancer or a start
+// script that asks.
+func (a *Agent) Healthy() bool {
+	st := a.state.Load()
+	return st != nil && st.Verdict.State == health.Healthy
+}
+
+// Routes returns what should be announced, and what is, to whom.
+func (a *Agent) Routes() Routes {
+	r := Routes{Announcement: a.Status().Announcement}
+	if a.speaker != nil {
+		s := a.speaker.Status()
+		r.BGP = &s
+	}
+	return r
+}
+
+// Pools returns the worker's pools as its last vitals had them.
+func (a *Agent) Pools() Pools {
+	p := Pools{Pools: []origin.Status{}}
+	if st := a.state.Load(); st != nil && st.Worker.vitals != nil {
+		p.Pools = st.Worker.vitals.Pools
+	}
+	return p
+}
+
+// Tickets returns the ring of session ticket keys without the keys.
+func (a *Agent) Tickets() Tickets {
+	t := Tickets{
+		Rotate:      a.rotator.schedule.Rotate.String(),
+		Propagation: a.rotator.schedule.Propagation.String(),
+		Keys:        []tickets.KeyStatus{},
+	}
+	if ring, err := decodeRing(a.fleet.View().Ring); err == nil && len(ring.Keys) > 0 {
+		t.Keys = ring.Status(time.Now())
+	}
+	return t
+}
+
+// SetDrain asks for a node, a PoP or a region to be taken out of service, for so
+// long, or with 0 until the drain is cleared.
+func (a *Agent) SetDrain(ctx context.Context, d fleet.Drain, span time.Duration) error {
+	d.At = time.Now()
+	if span > 0 {
+		d.Until = d.At.Add(span)
+	}
+	return a.fleet.SetDrain(ctx, d)
+}
+
+// ClearDrain takes such a wish back.
+func (a *Agent) ClearDrain(ctx context.Context, scope, name string) error {
+	return a.fleet.ClearDrain(ctx, scope, name)
+}
+
+// Drains returns every drain that the fleet knows of.
+func (a *Agent) Drains() []fleet.Drain { return a.fleet.View().Drains }
+
+// Node returns who the node is.
+func (a *Agent) Node() configs.Node { return a.started.Node }
+
+// gatherTimeout bounds the wait for the worker's metrics.
+const gatherTimeout = time.Second
+
+// Gather implements [prometheus.Gatherer]: the agent's metrics and, while a
+// worker answers, the worker's.
+func (a *Agent) Gather() ([]*dto.MetricFamily, error) {
+	return prometheus.Gatherers{a.registry, prometheus.GathererFunc(a.gatherWorker)}.Gather()
+}
+
+func (a *Agent) gatherWorker() ([]*dto.MetricFamily, error) {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), gatherTimeout,
+		fmt.Errorf("worker did not answer within %s", gatherTimeout))
+	defer cancel()
+	families, err := a.supervisor.gather(ctx)
+	if err != nil {
+		// Without the worker's metrics the agent's are needed more than ever.
+		a.log.Warn("worker metrics are missing from this scrape", "error", err)
+		return nil, nil
+	}
+	return families, nil
+}
