@@ -8,8 +8,10 @@ GO      ?= go
 BIN     := bin/anyedge
 CACHE   := .cache
 CONSUL  := $(CACHE)/consul
+# Terraform is not in Debian: without it the tests build OpenTofu.
+TOFU    := $(if $(shell command -v terraform || command -v tofu),,$(CACHE)/tofu)
 FUZZ    ?= 30s
-SOURCES := $(shell find . -name '*.go' -not -path './.cache/*' -not -path './test/consul/*') go.mod go.sum
+SOURCES := $(shell find . -name '*.go' -not -path './.cache/*' -not -path './test/*') go.mod go.sum
 
 .PHONY: help
 help: ## list the targets
@@ -29,15 +31,22 @@ run: $(BIN) ## run a whole edge on this machine: three PoPs, DNS, router, origin
 story: $(BIN) ## run the lab's story by itself: every step must hold
 	$(BIN) lab --check
 
-.PHONY: check
-check: ## gofmt, vet, staticcheck and the fast tests
+.PHONY: lab
+lab: $(BIN) $(CONSUL) ## the same edge with its state in a real Consul server
+	$(BIN) lab --consul $(CONSUL)
+
+.PHONY: lint
+lint: ## gofmt, vet and staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not gofmt-ed:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
+
+.PHONY: check
+check: lint ## gofmt, vet, staticcheck and the fast tests
 	$(GO) test -short ./...
 
 .PHONY: test
-test: deps $(BIN) $(CONSUL) ## every test: real Consul, BIRD, Terraform and the lab's story
+test: deps $(BIN) $(CONSUL) $(TOFU) ## every test: real Consul, BIRD, Terraform and the lab's story
 	test/all.sh
 
 .PHONY: race
@@ -59,7 +68,7 @@ vuln: ## known vulnerabilities in what we call (asks the Go vulnerability databa
 	$(GO) tool govulncheck ./...
 
 .PHONY: test-terraform
-test-terraform: deps $(BIN) ## the Terraform module's tests, and two PoPs applied and destroyed on loopback
+test-terraform: deps $(BIN) $(TOFU) ## the Terraform module's tests, and two PoPs applied and destroyed on loopback
 	test/terraform.sh
 
 .PHONY: deps
@@ -69,6 +78,10 @@ deps: ## install what the tests use and Debian has (needs root, or does nothing)
 $(CONSUL): test/consul/go.mod test/consul/go.sum
 	@mkdir -p $(CACHE)
 	cd test/consul && $(GO) build -trimpath -ldflags '-s -w' -o $(CURDIR)/$@ github.com/hashicorp/consul
+
+$(CACHE)/tofu: test/tofu/go.mod test/tofu/go.sum
+	@mkdir -p $(CACHE)
+	cd test/tofu && $(GO) build -trimpath -ldflags '-s -w' -o $(CURDIR)/$@ github.com/opentofu/opentofu/cmd/tofu
 
 .PHONY: consul
 consul: $(CONSUL) ## build the Consul server that the tests run against

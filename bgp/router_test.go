@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -23,29 +24,31 @@ func TestTwoSpeakers(t *testing.T) {
 	set(t, second, announcement4())
 	stopFirst := startSpeaker(t, first)
 	startSpeaker(t, second)
-	bestFrom := func(peer int) func(*Router) bool {
-		return func(r *Router) bool {
-			p, _ := r.Best(prefix4)
-			return p.Neighbor == l.cfg.Peers[peer].Address && len(r.Paths(prefix4)) == 2
+	waitOrder := func(best, other int, otherIs Announcement) {
+		t.Helper()
+		l.waitRouter(fmt.Sprintf("speaker %d is best", best), func(r *Router) bool {
+			paths := r.Paths(prefix4)
+			return len(paths) == 2 &&
+				paths[0].Neighbor == l.cfg.Peers[best].Address && paths[0].MED == announcement4().MED && len(paths[0].ASPath) == 1 &&
+				paths[1].Neighbor == l.cfg.Peers[other].Address && paths[1].MED == otherIs.MED && len(paths[1].ASPath) == otherIs.Prepend+1
+		})
+		if p, ok := l.router.Best(prefix4); !ok || p.Neighbor != l.cfg.Peers[best].Address {
+			t.Errorf("best is %+v", p)
 		}
 	}
 	l.waitRouter("two paths", func(r *Router) bool { return len(r.Paths(prefix4)) == 2 })
 
-	worse := announcement4()
-	worse.Prepend = 3
-	set(t, first, worse)
-	l.waitRouter("the second is best", bestFrom(1))
-	if paths := l.router.Paths(prefix4); len(paths[0].ASPath) != 1 || len(paths[1].ASPath) != 4 {
-		t.Errorf("paths %v, want the shorter one first", paths)
-	}
-	set(t, second, worse)
-	set(t, first, announcement4())
-	l.waitRouter("the first is best", bestFrom(0))
-	higher := announcement4()
+	longer, higher := announcement4(), announcement4()
+	longer.Prepend = 3
 	higher.MED++
+	set(t, first, longer)
+	waitOrder(1, 0, longer)
+	set(t, second, longer)
+	set(t, first, announcement4())
+	waitOrder(0, 1, longer)
 	set(t, second, announcement4())
 	set(t, first, higher)
-	l.waitRouter("the lower MED is best", bestFrom(1))
+	waitOrder(1, 0, higher)
 
 	for _, p := range l.router.Peers() {
 		if p.State != Established || p.ASN != speakerASN {

@@ -195,7 +195,7 @@ func (s *Speaker) apply(e *engine, rib, desired map[netip.Prefix]Announcement) e
 	}
 	for _, prefix := range slices.SortedFunc(maps.Keys(desired), netip.Prefix.Compare) {
 		a := desired[prefix]
-		if old, ok := rib[prefix]; ok && false && old.equal(&a) {
+		if old, ok := rib[prefix]; ok && old.equal(&a) {
 			continue
 		}
 		if err := e.announce(a, s.cfg.ASN); err != nil {

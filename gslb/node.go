@@ -3,7 +3,6 @@ package gslb
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -109,10 +108,6 @@ func (n *Node) steer(now time.Time, must bool) error {
 	if !must && reflect.DeepEqual(pops, n.pops) {
 		return nil
 	}
-	return n.steerLocked(pops)
-}
-
-func (n *Node) steerLocked(pops []steer.Pop) error {
 	table, err := steer.Build(steer.Input{Pops: pops, Clients: n.clients, Names: steerNames(n.cfg)})
 	if err != nil {
 		return err
@@ -158,16 +153,15 @@ func (n *Node) Reload(context.Context) error {
 			return fmt.Errorf("%s changed: that needs a restart", key)
 		}
 	}
-	// The zones go first: a name may lie in a zone that is new.
-	if err := n.server.SetZones(zonesOf(cfg)); err != nil {
+	pops := steerPops(cfg, n.fleet.View(), time.Now())
+	table, err := steer.Build(steer.Input{Pops: pops, Clients: clients, Names: steerNames(cfg)})
+	if err != nil {
 		return err
 	}
-	oldClients := n.clients
-	n.cfg, n.clients = cfg, clients
-	if err := n.steerLocked(steerPops(cfg, n.fleet.View(), time.Now())); err != nil {
-		n.cfg, n.clients = old, oldClients
-		return errors.Join(err, n.server.SetZones(zonesOf(old)))
+	if err := n.server.Set(zonesOf(cfg), table); err != nil {
+		return err
 	}
+	n.cfg, n.clients, n.pops = cfg, clients, pops
 	return nil
 }
 

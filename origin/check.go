@@ -96,7 +96,7 @@ func (p *Pool) judge(m *member, start time.Time, state health.State, err error) 
 		p.republish()
 		p.log.Info("backend state changed", "backend", m.address, "from", old.state, "to", state, "reason", j.err)
 	}
-	if false {
+	if old.at.IsZero() {
 		p.checked(m)
 	}
 }

@@ -278,7 +278,8 @@ func clientPair(t *testing.T, dir string) (cert, key string) {
 	return cert, key
 }
 
-// gate is a handler that can stop answering, as a stopped process does.
+// gate is a handler that does not answer while somebody holds its lock, as a
+// stopped process.
 type gate struct {
 	mu   sync.RWMutex
 	next http.Handler
@@ -286,8 +287,9 @@ type gate struct {
 
 func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.mu.RLock()
-	g.mu.RUnlock() //nolint:staticcheck // only to wait
-	g.next.ServeHTTP(w, r)
+	next := g.next
+	g.mu.RUnlock()
+	next.ServeHTTP(w, r)
 }
 
 // A View through the Consul client, over real connections, in real time.

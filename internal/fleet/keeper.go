@@ -87,18 +87,17 @@ func (f *Fleet) fillStale(ctx context.Context, k *keeper) {
 // Ending the streams with it means that none of them waits on a connection
 // whose other end is gone.
 func (f *Fleet) follow(ctx context.Context, k *keeper) {
-	ctx, stop := context.WithCancel(ctx)
+	streaming, stop := context.WithCancel(ctx)
 	var streams sync.WaitGroup
 	for _, src := range k.sources {
-		streams.Go(func() { f.streamAgain(ctx, k, src) })
+		streams.Go(func() { f.streamAgain(streaming, k, src) })
 	}
 	var err error
 	for err == nil && sleep(ctx, jitter(pulseEvery)*2/3) == nil {
 		err = f.ask(ctx)
 	}
-	dbg:=time.Now();println("asked",err!=nil)
 	stop()
-	streams.Wait();println("joined", time.Since(dbg).String())
+	streams.Wait() // so that none of them tells of life after this
 	if err != nil {
 		k.lost(ctx, nil, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -237,6 +238,7 @@ func TestViewSurvivesLoss(t *testing.T) {
 	for name, fault := range map[string]func(fleettest.Op, string) fleettest.Fault{
 		"refused": allLost,
 		"hanging": allHang,
+		"silent":  allHang, // and connections stay open
 		"writes and pulse only": func(op fleettest.Op, _ string) fleettest.Fault {
 			if op == fleettest.OpGet {
 				return fleettest.Hang
@@ -252,6 +254,8 @@ func TestViewSurvivesLoss(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			onBench(t, func(b *bench) {
+				var broken atomic.Bool
+				b.faults.Set(b.when(&broken, fault))
 				b.must(b.fleet.SetInventory(t.Context(), "api", []fleet.Backend{backend("10.0.0.1:80")}))
 				before := b.await("inventory", func(v *fleet.View) bool { return v.Connected && len(v.Inventory) == 1 })
 				time.Sleep(3 * time.Minute)
@@ -260,7 +264,10 @@ func TestViewSurvivesLoss(t *testing.T) {
 				}
 
 				gone := time.Now()
-				b.faults.Set(fault)
+				broken.Store(true)
+				if name != "silent" {
+					b.faults.Set(b.when(&broken, fault))
+				}
 				v := b.await("loss", lost)
 				if took := v.LostSince.Sub(gone); took < 0 || took > 1300*time.Millisecond {
 					t.Errorf("the loss showed after %v", took)
@@ -297,6 +304,16 @@ func TestViewSurvivesLoss(t *testing.T) {
 				b.await("new inventory", func(v *fleet.View) bool { return len(v.Inventory) == 2 })
 			})
 		})
+	}
+}
+
+// when applies fault while broken is set.
+func (b *bench) when(broken *atomic.Bool, fault func(fleettest.Op, string) fleettest.Fault) func(fleettest.Op, string) fleettest.Fault {
+	return func(op fleettest.Op, key string) fleettest.Fault {
+		if !broken.Load() {
+			return fleettest.None
+		}
+		return fault(op, key)
 	}
 }
 

@@ -21,16 +21,16 @@ func TestMemorySessionEndsExactly(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 3 { // renewed at the last moment, three times
-			time.Sleep(10*time.Second - 1)
+			time.Sleep(10*time.Second - time.Nanosecond)
 			if err := m.RenewSession(t.Context(), s); err != nil {
 				t.Fatal(err)
 			}
 		}
-		time.Sleep(10*time.Second - 1)
+		time.Sleep(10*time.Second - time.Nanosecond)
 		if _, err := m.Get(t.Context(), "k"); err != nil {
 			t.Fatalf("gone too early: %v", err)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		if _, err := m.Get(t.Context(), "k"); !errors.Is(err, fleet.ErrNotFound) {
 			t.Fatalf("not gone in time: %v", err)

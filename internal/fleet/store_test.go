@@ -40,6 +40,7 @@ func TestHandlerKeepsTheContract(t *testing.T) {
 }
 
 func TestConsulKeepsTheContract(t *testing.T) {
+	t.Parallel()
 	server := consultest.Start(t)
 	var number atomic.Int64
 	fleettest.Run(t, fleettest.Suite{

@@ -94,7 +94,7 @@ func (w *Worker) planListenersLocked(p *plan) (errs []error) {
 	p.terminator = w.terminator
 	if p.terminator == nil || !p.terminates.equal(w.terminates) {
 		var err error
-		if p.terminator, err = newTerminator(p.terminates); err != nil {
+		if p.terminator, err = newTerminator(p.terminates, w.metrics.tickets); err != nil {
 			errs = append(errs, fmt.Errorf("tls: %w", err))
 		}
 	}

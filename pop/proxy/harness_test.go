@@ -235,7 +235,7 @@ func serveHTTP(t *testing.T, handler http.HandlerFunc) netip.AddrPort {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: handler, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
+	server := &http.Server{Handler: handler, ErrorLog: discardLog}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -392,4 +392,41 @@ func (l *lockedBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
+}
+
+// dialTLS connects to the TLS listener.
+func (e *edge) dialTLS(protocol string) *rawClient {
+	e.t.Helper()
+	c := e.dial(secure)
+	conn := tls.Client(c.Conn, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{protocol}})
+	if err := conn.Handshake(); err != nil {
+		e.t.Fatal(err)
+	}
+	return &rawClient{t: e.t, Conn: conn, r: bufio.NewReader(conn)}
+}
+
+type backend = origin.Backend
+
+var discardLog = slog.NewLogLogger(slog.DiscardHandler, 0)
+
+// metric returns the sum of a metric's series with a label value.
+func metric(t *testing.T, e *edge, name, label, value string) (sum float64) {
+	t.Helper()
+	families, err := e.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == label && l.GetValue() == value {
+					sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+				}
+			}
+		}
+	}
+	return sum
 }

@@ -3,6 +3,8 @@ package proxy
 import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"anyedge/pop/termination"
 )
 
 // Results of a handshake and of a connection's admission; label values.
@@ -37,6 +39,7 @@ type metrics struct {
 	sent         *prometheus.CounterVec   // listener
 	generation   prometheus.Gauge
 	draining     prometheus.Gauge
+	tickets      *termination.Counters // shown as a counter by outcome
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -53,7 +56,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	gauge := func(name, help string) prometheus.Gauge {
 		return f.NewGauge(prometheus.GaugeOpts{Name: "anyedge_proxy_" + name, Help: help})
 	}
+	tickets := new(termination.Counters)
+	for _, outcome := range termination.Outcomes() {
+		f.NewCounterFunc(prometheus.CounterOpts{
+			Name: "anyedge_proxy_tickets_total", Help: "TLS session tickets given out and offered.",
+			ConstLabels: prometheus.Labels{"outcome": outcome.String()},
+		}, func() float64 { return float64(tickets.Tickets(outcome)) })
+	}
 	return &metrics{
+		tickets:      tickets,
 		requests:     counter("requests_total", "Exchanges that are over.", "listener", "protocol", "class", "outcome"),
 		duration:     histogram("request_duration_seconds", "From a request's head to the end of its response, tunnels left out.", "listener"),
 		open:         f.NewGaugeVec(prometheus.GaugeOpts{Name: "anyedge_proxy_connections_open", Help: "Client connections that are open."}, []string{"listener"}),

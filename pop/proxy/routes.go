@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -84,7 +85,7 @@ func compile(routes []configs.Route, pools map[string]*upstream) (*table, error)
 		if group.routes[prefix] != nil {
 			errs = append(errs, fmt.Errorf("routes[%d].match: the same host and path as a route before", i))
 		}
-		group.routes[prefix] = &route{pattern: r.Match.Host + r.Match.Path, pool: pool, timeout: r.Timeout.Std()}
+		group.routes[prefix] = &route{pattern: cmp.Or(r.Match.Host, "*") + r.Match.Path, pool: pool, timeout: r.Timeout.Std()}
 		group.longest = max(group.longest, len(prefix))
 	}
 	return t, errors.Join(errs...)

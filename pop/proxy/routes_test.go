@@ -29,6 +29,14 @@ func newTable(t testing.TB, patterns ...string) *table {
 	return table
 }
 
+// name returns what newTable made r of.
+func name(r *route) string {
+	if r.pattern == "*" || strings.HasPrefix(r.pattern, "*/") {
+		return r.pattern[1:]
+	}
+	return r.pattern
+}
+
 func TestRoutes(t *testing.T) {
 	table := newTable(t, "/static", "a.example", "a.example/api/", "a.example/api/v1/users", "*.example/api",
 		"*.b.example", "*.c.b.example/x", "[2001:db8::1]/api", "host:8080/port", "*.example/secret/admin")
@@ -111,7 +119,7 @@ func TestRoutes(t *testing.T) {
 		case errors.Is(err, errAuthority):
 			got = authority
 		case r != nil:
-			got = r.pattern
+			got = name(r)
 		}
 		if got != tt.want {
 			t.Errorf("%q %q: %q, want %q", tt.host, tt.path, got, tt.want)
@@ -212,7 +220,7 @@ func checkOracle(t *testing.T, table *table, host, path string) {
 	}
 	want, ok := slowFind(oraclePatterns, host, path)
 	r, err := table.find(host, path)
-	if (err == nil) != ok || ok && r.pattern != want {
+	if (err == nil) != ok || ok && name(r) != want {
 		t.Fatalf("find(%q, %q) = %v, %v; the oracle says %q, %v", host, path, r, err, want, ok)
 	}
 }
@@ -222,7 +230,7 @@ func TestFindOracle(t *testing.T) {
 	hosts := []string{"h", "g.h", "x.g.h", "y.x.g.h", "other", "xh"}
 	pieces := []string{"/", "/", "a", "b", "c", ".", "%2f", "%2F", "%61", "%2e", ";", "\\", "%5c", "%3b", "~", "%7e", "-", "%2d", "?", "%", "%41", "%00"}
 	rng := rand.New(rand.NewPCG(1, 2))
-	for range 200_000 {
+	for range 50_000 {
 		var b strings.Builder
 		b.WriteByte('/')
 		for range rng.IntN(8) {

@@ -74,7 +74,7 @@ func (k terminationKey) equal(o terminationKey) bool {
 var tlsVersions = map[string]uint16{"": tls.VersionTLS12, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
 
 // newTerminator makes the terminator of a snapshot that has TLS listeners.
-func newTerminator(k terminationKey) (*termination.Terminator, error) {
+func newTerminator(k terminationKey, counters *termination.Counters) (*termination.Terminator, error) {
 	version, ok := tlsVersions[k.minTLS]
 	if !ok {
 		return nil, fmt.Errorf("min_tls: %q is not 1.2 or 1.3", k.minTLS)
@@ -84,6 +84,7 @@ func newTerminator(k terminationKey) (*termination.Terminator, error) {
 		ClientCAs:    []byte(k.clientCAs),
 		MinVersion:   version,
 		NextProtos:   []string{protocolH2, protocolH1},
+		Counters:     counters,
 		Domain:       "clients", // shared by every listener of every node
 	})
 }

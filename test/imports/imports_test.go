@@ -19,10 +19,12 @@ import (
 // that its non-test code may import. Leaves have an empty list.
 var allowed = map[string][]string{
 	".":            {"internal/cli"},
-	"internal/cli": {"bgp", "configs", "gslb", "gslb/steer", "internal/daemon", "internal/fleet", "internal/lab", "internal/ops", "internal/steering", "origin", "origin/demo", "pop", "pop/link", "pop/proxy"},
-	"internal/lab": {"bgp", "configs", "gslb", "internal/daemon", "internal/fleet", "internal/ops", "origin/demo", "pop"},
+	"internal/cli": {"configs", "gslb", "internal/daemon", "internal/fleet", "internal/lab", "internal/ops", "origin/demo", "pop", "pop/link", "pop/proxy"},
+	"internal/lab": {"bgp", "configs", "gslb", "gslb/steer", "internal/daemon", "internal/fleet", "internal/ops", "pop"},
 
-	"pop":                {"bgp", "configs", "internal/fleet", "internal/health", "internal/tickets", "origin", "pop/guard", "pop/headroom", "pop/link", "pop/proxy", "pop/termination"},
+	// The agent is where everything about a node meets; the data path does not
+	// know it.
+	"pop":                {"bgp", "configs", "internal/daemon", "internal/fleet", "internal/health", "internal/tickets", "origin", "pop/guard", "pop/headroom", "pop/link", "pop/proxy", "pop/termination"},
 	"pop/guard":          {"pop/headroom"},
 	"pop/headroom":       {},
 	"pop/link":           {},
@@ -34,21 +36,21 @@ var allowed = map[string][]string{
 	"bgp":        {"bgp/shield"},
 	"bgp/shield": {},
 
-	"gslb":              {"gslb/steer"},
-	"gslb/steer":        {},
-	"internal/steering": {"configs", "gslb", "gslb/steer", "internal/fleet"},
+	"gslb":       {"configs", "gslb/steer", "internal/fleet"},
+	"gslb/steer": {},
 
 	"origin":      {"internal/health"},
 	"origin/demo": {},
 
-	"configs":                   {},
-	"internal/daemon":           {},
-	"internal/fleet":            {},
-	"internal/fleet/consultest": {},
-	"internal/fleet/fleettest":  {"internal/fleet"},
-	"internal/health":           {},
-	"internal/ops":              {},
-	"internal/tickets":          {},
+	"configs":                    {},
+	"configs/internal/schemagen": {},
+	"internal/daemon":            {},
+	"internal/fleet":             {},
+	"internal/fleet/consultest":  {},
+	"internal/fleet/fleettest":   {"internal/fleet"},
+	"internal/health":            {},
+	"internal/ops":               {},
+	"internal/tickets":           {},
 }
 
 // owners names the one package tree that may import each big library.

@@ -125,7 +125,7 @@ run "refuses_host_bits_in_a_prefix" {
   command = plan
   variables {
     bgp = {
-      asn = 64512, router_id = "10.0.1.1", prefixes = ["192.0.2.1/24"], next_hop = { ipv4 = "10.0.1.1" }
+      asn       = 64512, router_id = "10.0.1.1", prefixes = ["192.0.2.1/24"], next_hop = { ipv4 = "10.0.1.1" }
       neighbors = [{ address = "10.0.1.254", asn = 64500 }]
     }
   }
@@ -136,7 +136,7 @@ run "refuses_an_ipv6_prefix_without_a_next_hop" {
   command = plan
   variables {
     bgp = {
-      asn = 64512, router_id = "10.0.1.1", prefixes = ["2001:db8:1::/48"], next_hop = { ipv4 = "10.0.1.1" }
+      asn       = 64512, router_id = "10.0.1.1", prefixes = ["2001:db8:1::/48"], next_hop = { ipv4 = "10.0.1.1" }
       neighbors = [{ address = "10.0.1.254", asn = 64500 }]
     }
   }

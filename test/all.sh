@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Every test there is, in the order in which a failure says most. The caller has
+# built bin/anyedge and the tools in .cache.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH=$PATH:/usr/sbin:/sbin ANYEDGE_CONSUL=$PWD/.cache/consul
+
+echo "== format and static analysis"
+make --no-print-directory lint
+
+echo "== Go tests, with a real Consul, BIRD, dig and curl where installed"
+go test -timeout 10m ./...
+
+echo "== the story: a whole edge on this machine, state in memory"
+timeout 300 bin/anyedge lab --check
+
+echo "== the story once more, with a real Consul"
+timeout 300 bin/anyedge lab --check --consul "$ANYEDGE_CONSUL"
+
+echo "== Terraform"
+timeout 300 test/terraform.sh
