@@ -154,7 +154,7 @@ func TestConsulAsksForWhatItNeeds(t *testing.T) {
 	if _, _, err := c.Watch(ctx, "", 1); err != nil {
 		t.Error(err)
 	}
-	if q := query(); !strings.Contains(q, "index=1") || !strings.Contains(q, "wait=30000ms") || strings.Contains(q, "stale") {
+	if q := query(); !strings.Contains(q, "index=1") || !strings.Contains(q, "wait=10000ms") || strings.Contains(q, "stale") {
 		t.Errorf("watch: %s", q)
 	}
 }

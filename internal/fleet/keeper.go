@@ -40,14 +40,21 @@ type staleLister interface {
 func (f *Fleet) Run(ctx context.Context) error {
 	k := newKeeper(f)
 	for failures := 0; ctx.Err() == nil; failures++ {
-		if err := f.ask(ctx); err != nil {
-			k.lost(ctx, nil, err)
+		began := time.Now()
+		err := f.ask(ctx)
+		if err == nil {
+			err = f.follow(ctx, k)
+		} else {
 			f.fillStale(ctx, k)
-			_ = sleep(ctx, backoff(failures)) // the loop sees that ctx is done
-			continue
 		}
-		failures = 0
-		f.follow(ctx, k)
+		if ctx.Err() != nil {
+			break
+		}
+		k.lost(err)
+		if time.Since(began) > retryMost {
+			failures = 0
+		}
+		_ = sleep(ctx, backoff(failures)) // the loop sees that ctx is done
 	}
 	return nil
 }
@@ -83,44 +90,35 @@ func (f *Fleet) fillStale(ctx context.Context, k *keeper) {
 	}
 }
 
-// follow streams all sources until the store stops answering or ctx is done.
-// Ending the streams with it means that none of them waits on a connection
-// whose other end is gone.
-func (f *Fleet) follow(ctx context.Context, k *keeper) {
-	streaming, stop := context.WithCancel(ctx)
-	var streams sync.WaitGroup
+// follow streams all sources and takes the store's pulse until one of them
+// fails or ctx is done, and returns the first error. They end together: a
+// stream may wait on a connection whose other end is gone, or wait for an index
+// that a store which was replaced will not reach for long.
+func (f *Fleet) follow(ctx context.Context, k *keeper) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var running sync.WaitGroup
 	for _, src := range k.sources {
-		streams.Go(func() { f.streamAgain(streaming, k, src) })
+		running.Go(func() { stop(f.stream(ctx, k, src)) })
 	}
-	var err error
-	for err == nil && sleep(ctx, jitter(pulseEvery)*2/3) == nil {
-		err = f.ask(ctx)
-	}
-	stop()
-	streams.Wait() // so that none of them tells of life after this
-	if err != nil {
-		k.lost(ctx, nil, err)
+	running.Go(func() { stop(f.pulse(ctx)) })
+	running.Wait()
+	return context.Cause(ctx)
+}
+
+// pulse asks the store something small, over and over.
+func (f *Fleet) pulse(ctx context.Context) error {
+	for {
+		if err := sleep(ctx, jitter(pulseEvery)*2/3); err != nil {
+			return err
+		}
+		if err := f.ask(ctx); err != nil {
+			return err
+		}
 	}
 }
 
-// streamAgain streams src over and over.
-func (f *Fleet) streamAgain(ctx context.Context, k *keeper, src *source) {
-	for failures := 0; ctx.Err() == nil; failures++ {
-		began := time.Now()
-		err := f.stream(ctx, k, src)
-		if ctx.Err() != nil {
-			return // not the store's doing, or the pulse tells of it
-		}
-		k.lost(ctx, src, err)
-		if time.Since(began) > retryMost {
-			failures = 0
-		}
-		_ = sleep(ctx, backoff(failures)) // the loop sees that ctx is done
-	}
-}
-
-// stream reads src, then waits for changes, until there is an error. It always
-// begins from nothing, because after an error the store may be another one.
+// stream reads src, then waits for changes, until there is an error.
 func (f *Fleet) stream(ctx context.Context, k *keeper, src *source) error {
 	entries, index, err := f.store.List(ctx, src.prefix)
 	for err == nil {
@@ -189,18 +187,12 @@ func (k *keeper) known(src *source) bool {
 	return src.kept != nil
 }
 
-// lost notes that the store did not answer for src, or, with nil, at all.
-// Everything known stays.
-func (k *keeper) lost(ctx context.Context, src *source, err error) {
-	if ctx.Err() != nil {
-		return // it was we who stopped
-	}
+// lost notes that the store did not answer. Everything known stays.
+func (k *keeper) lost(err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, s := range k.sources {
-		if src == nil || s == src {
-			s.fresh = false
-		}
+	for _, src := range k.sources {
+		src.fresh = false
 	}
 	if !k.silent {
 		k.silent = true

@@ -26,7 +26,7 @@ var (
 const MaxValue = 256 << 10
 
 // watchWait is how long a Watch blocks when nothing changes.
-const watchWait = 30 * time.Second
+const watchWait = 10 * time.Second
 
 // Entry is one key of a [Store] as it was read.
 type Entry struct {
