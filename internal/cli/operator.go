@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/netip"
 	"os/user"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -48,44 +47,14 @@ func runStatus(c *invocation) error {
 			return err
 		}
 	}
-	return printStatus(c.out, time.Now(), s, routes, pools)
+	return printStatus(c.out, statusRows(time.Now(), s, routes, pools))
 }
 
 // printStatus writes a node's status for people.
-func printStatus(out io.Writer, now time.Time, s pop.Status, routes pop.Routes, pools pop.Pools) error {
+func printStatus(out io.Writer, rows []statusRow) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	row := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
-	ago := func(t time.Time) string {
-		if t.IsZero() {
-			return "never"
-		}
-		return now.Sub(t).Round(time.Second).String() + " ago"
-	}
-	row("node", "%s (PoP %s, region %s)", s.Node, s.Pop, s.Region)
-	row("health", "%s: %s", s.Health.State, s.Health.Reason)
-	row("announcement", "%s since %s: %s", s.Announcement.State, ago(s.Announcement.Since), s.Announcement.Reason)
-	if s.Guard.Refused != "" {
-		row("guard", "withdrawal refused: %s", s.Guard.Refused)
-	}
-	if s.Drain.Stage != pop.DrainNone {
-		row("drain", "%s since %s", s.Drain.Stage, ago(s.Drain.Since))
-	}
-	row("worker", "pid %d, ready %v, %d connections, %d requests, generation %d", s.Worker.PID, s.Worker.Ready, s.Worker.Connections, s.Worker.Requests, s.Worker.Generation)
-	for _, u := range s.Worker.Usage {
-		row("", "%s %.0f of %.0f (%.0f%%)", u.Resource, u.Used, u.Ceiling, 100*u.Utilization())
-	}
-	row("config", "generation %d, last good %s", s.Config.Generation, ago(s.Config.LastGood))
-	if s.Config.LastError != "" {
-		row("", "REFUSED %s: %s", ago(s.Config.FailedAt), strings.ReplaceAll(s.Config.LastError, "\n", "; "))
-	}
-	row("fleet", "connected %v since %s, %d nodes", s.Fleet.Connected, ago(s.Fleet.Since), s.Fleet.Nodes)
-	if routes.BGP != nil {
-		for _, n := range routes.BGP.Neighbors {
-			row("neighbor", "%s AS%d %s, %d routes sent, %d updates refused", n.Address, n.ASN, n.State, len(n.AdjRIBOut), n.RefusedUpdates)
-		}
-	}
-	for _, p := range pools.Pools {
-		row("pool", "%s: %d of %d backends usable", p.Name, p.Usable, len(p.Backends))
+	for _, r := range rows {
+		fmt.Fprintf(w, "%s\t%s\n", r.name, r.text)
 	}
 	return w.Flush()
 }

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"net/http"
-	"strings"
 	"time"
 
 	"anyedge/internal/ops"
@@ -13,14 +12,9 @@ import (
 // popPage shows a node's status in a browser.
 func popPage(a *pop.Agent) http.Handler {
 	return ops.StatusPage("anyedge "+a.Node().Name, func(context.Context) (ops.Page, error) {
-		var text strings.Builder
-		if err := printStatus(&text, time.Now(), a.Status(), a.Routes(), a.Pools()); err != nil {
-			return ops.Page{}, err
-		}
-		section := ops.Section{Title: "Node", Note: "GET /v1/ lists the API.", Columns: []string{"", ""}}
-		for line := range strings.Lines(text.String()) {
-			name, value, _ := strings.Cut(strings.TrimRight(line, "\n"), "  ")
-			section.Rows = append(section.Rows, []ops.Cell{{Text: name}, {Text: strings.TrimSpace(value)}})
+		section := ops.Section{Title: "This node", Columns: []string{"Part", "State"}}
+		for _, r := range statusRows(time.Now(), a.Status(), a.Routes(), a.Pools()) {
+			section.Rows = append(section.Rows, []ops.Cell{{Text: r.name}, {Text: r.text, Tone: r.tone}})
 		}
 		return ops.Page{Sections: []ops.Section{section}}, nil
 	})

@@ -161,18 +161,21 @@ func (l *listener) serve(ctx context.Context, conn net.Conn) {
 	}()
 
 	info := &exchange.Conn{Client: unmap(conn.RemoteAddr()), Local: unmap(conn.LocalAddr())}
-	var err error
-	secure := conn
-	if f.tls != nil {
-		secure, err = l.handshake(ctx, conn, f, info)
-	} else {
-		secure, err = detect(conn, f, info)
-	}
+	ready, err := l.begin(ctx, conn, f, info)
 	if err != nil {
 		w.log.Debug("connection did not come to a request", "listener", l.name, "client", info.Client, "error", err)
 		return
 	}
-	f.codec.front.ServeConn(ctx, secure, info)
+	f.codec.front.ServeConn(ctx, ready, info)
+}
+
+// begin brings a connection to its first request, and info to what is known by
+// then.
+func (l *listener) begin(ctx context.Context, conn net.Conn, f *face, info *exchange.Conn) (net.Conn, error) {
+	if f.tls == nil {
+		return detect(conn, f, info)
+	}
+	return l.handshake(ctx, conn, f, info)
 }
 
 // handshake terminates TLS.

@@ -1,0 +1,115 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"anyedge/configs"
+	"anyedge/internal/health"
+	"anyedge/internal/ops"
+	"anyedge/pop"
+	"anyedge/pop/headroom"
+	"anyedge/pop/proxy"
+)
+
+// statusRow is one line of a node's status, on the terminal and in the browser.
+type statusRow struct {
+	name, text string
+	tone       ops.Tone
+}
+
+// statusRows puts a node's status into words.
+func statusRows(now time.Time, s pop.Status, routes pop.Routes, pools pop.Pools) []statusRow {
+	var rows []statusRow
+	add := func(name string, tone ops.Tone, format string, args ...any) {
+		rows = append(rows, statusRow{name, fmt.Sprintf(format, args...), tone})
+	}
+	ago := func(t time.Time) string {
+		if t.IsZero() {
+			return "never"
+		}
+		return now.Sub(t).Round(time.Second).String() + " ago"
+	}
+
+	add("node", ops.TonePlain, "%s (PoP %s, region %s)", s.Node, s.Pop, s.Region)
+	add("health", healthTone(s.Health.State), "%s: %s", s.Health.State, s.Health.Reason)
+	add("announcement", announcementTone(s.Announcement.State), "%s, since %s: %s", s.Announcement.State, ago(s.Announcement.Since), s.Announcement.Reason)
+	if s.Guard.Refused != "" {
+		add("guard", ops.ToneWarn, "withdrawal refused: %s", s.Guard.Refused)
+	}
+	if s.Drain.Stage != pop.DrainNone {
+		add("drain", ops.ToneWarn, "%s, since %s", s.Drain.Stage, ago(s.Drain.Since))
+	}
+	w := s.Worker
+	if w.Ready {
+		add("worker", ops.ToneOK, "ready, pid %d, %d connections, %d requests", w.PID, w.Connections, w.Requests)
+	} else {
+		add("worker", ops.ToneBad, "not ready; the last one ended with: %s", w.LastExit)
+	}
+	for _, u := range w.Usage {
+		add("ceiling", levelTone(headroom.LevelOf(u)), "%s %s of %s (%.0f%%)", u.Resource,
+			amount(u.Resource, u.Used), amount(u.Resource, u.Ceiling), 100*u.Utilization())
+	}
+	add("config", ops.TonePlain, "generation %d, last good %s", s.Config.Generation, ago(s.Config.LastGood))
+	if s.Config.LastError != "" {
+		add("config", ops.ToneWarn, "refused %s: %s", ago(s.Config.FailedAt), strings.ReplaceAll(s.Config.LastError, "\n", "; "))
+	}
+	if s.Fleet.Connected {
+		add("fleet", ops.ToneOK, "connected, since %s, %d nodes", ago(s.Fleet.Since), s.Fleet.Nodes)
+	} else {
+		add("fleet", ops.ToneWarn, "out of reach, since %s; what was known stays", ago(s.Fleet.Since))
+	}
+	for _, key := range s.Fleet.Rejected {
+		add("fleet", ops.ToneWarn, "the value of %s is not valid; the last good one stays", key)
+	}
+	if routes.BGP != nil {
+		for _, n := range routes.BGP.Neighbors {
+			tone := ops.ToneOK
+			if n.EstablishedSince.IsZero() {
+				tone = ops.ToneBad
+			}
+			add("neighbor", tone, "%s AS%d %s, %d routes sent, %d updates refused", n.Address, n.ASN, n.State, len(n.AdjRIBOut), n.RefusedUpdates)
+		}
+	}
+	for _, p := range pools.Pools {
+		tone := ops.ToneOK
+		switch {
+		case p.Usable == 0:
+			tone = ops.ToneBad
+		case p.Usable < len(p.Backends):
+			tone = ops.ToneWarn
+		}
+		add("pool", tone, "%s: %d of %d backends usable", p.Name, p.Usable, len(p.Backends))
+	}
+	return rows
+}
+
+// amount writes a figure of a resource in its own unit.
+func amount(resource string, v float64) string {
+	if resource != proxy.ResourceMemory {
+		return fmt.Sprintf("%.4g", v)
+	}
+	if s := configs.Size(v); s < 1<<30 {
+		return fmt.Sprintf("%d MiB", s>>20)
+	}
+	return fmt.Sprintf("%.1f GiB", v/(1<<30))
+}
+
+func healthTone(s health.State) ops.Tone {
+	return map[health.State]ops.Tone{health.Healthy: ops.ToneOK, health.Unknown: ops.ToneWarn, health.Unhealthy: ops.ToneBad}[s]
+}
+
+func announcementTone(a pop.Announcement) ops.Tone {
+	return map[pop.Announcement]ops.Tone{pop.Announced: ops.ToneOK, pop.Depreferred: ops.ToneWarn, pop.Withdrawn: ops.ToneBad}[a]
+}
+
+func levelTone(l headroom.Level) ops.Tone {
+	switch l {
+	case headroom.Warn:
+		return ops.ToneWarn
+	case headroom.Shed:
+		return ops.ToneBad
+	}
+	return ops.ToneOK
+}
