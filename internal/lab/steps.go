@@ -142,7 +142,7 @@ func (l *Lab) backendRemoved(ctx context.Context) (string, error) {
 	if err := l.setInventory(ctx, 0, l.first().Origins); err != nil {
 		return "", err
 	}
-	spare := l.layout.origin(0, l.first().Origins)
+	spare := l.layout.spareOrigin(0, l.first().Origins)
 	err := l.eventually(ctx, "the PoP forgets the backend", 10*time.Second, func(ctx context.Context) error {
 		var pools pop.Pools
 		if err := l.admin(ctx, l.first(), "/v1/pools", &pools); err != nil {

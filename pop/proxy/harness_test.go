@@ -35,7 +35,7 @@ const patience = 10 * time.Second
 
 // edge is a running worker with three listeners, one pool and one route.
 type edge struct {
-	t        *testing.T
+	t        testing.TB
 	worker   *Worker
 	registry *prometheus.Registry
 	log      *lockedBuffer
@@ -53,7 +53,7 @@ const (
 	secure = "secure"
 )
 
-func newEdge(t *testing.T, backends ...netip.AddrPort) *edge {
+func newEdge(t testing.TB, backends ...netip.AddrPort) *edge {
 	t.Helper()
 	e := &edge{t: t, registry: prometheus.NewRegistry(), log: new(lockedBuffer), stopped: make(chan struct{})}
 	e.worker = New(slog.New(slog.NewTextHandler(e.log, &slog.HandlerOptions{Level: slog.LevelDebug})), e.registry)
@@ -171,7 +171,7 @@ func (e *edge) dial(name string) *rawClient {
 // rawClient speaks HTTP/1.1 by hand.
 type rawClient struct {
 	net.Conn
-	t *testing.T
+	t testing.TB
 	r *bufio.Reader
 }
 
@@ -230,7 +230,7 @@ var variants = []struct{ name, listener, protocol, url string }{
 }
 
 // serveHTTP starts an origin.
-func serveHTTP(t *testing.T, handler http.HandlerFunc) netip.AddrPort {
+func serveHTTP(t testing.TB, handler http.HandlerFunc) netip.AddrPort {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -327,7 +327,7 @@ func testPool(name string, backends ...netip.AddrPort) Pool {
 	return p
 }
 
-func readAll(t *testing.T, r io.Reader) string {
+func readAll(t testing.TB, r io.Reader) string {
 	t.Helper()
 	data, err := io.ReadAll(r)
 	if err != nil {

@@ -107,9 +107,11 @@ func (l *listener) accept(r *run) {
 				l.worker.log.Warn("accept fails, pausing between tries", "listener", l.name, "error", err)
 			}
 			pause = min(max(2*pause, acceptPause), acceptPauseMax)
+			timer := time.NewTimer(pause)
 			select {
-			case <-time.After(pause):
+			case <-timer.C:
 			case <-r.ctx.Done():
+				timer.Stop()
 				return
 			}
 			continue

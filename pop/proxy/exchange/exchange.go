@@ -34,9 +34,6 @@ const (
 	HTTP2  Protocol = "http/2"
 )
 
-// Protocols lists every protocol.
-func Protocols() []Protocol { return []Protocol{HTTP10, HTTP11, HTTP2} }
-
 // Version returns the protocol's version number, as in Via (RFC 9110, 7.6.3).
 func (p Protocol) Version() string {
 	switch p {

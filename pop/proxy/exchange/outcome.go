@@ -20,12 +20,3 @@ const (
 	OutcomeClientGone    Outcome = "client_gone"    // the client went away, or took no data in time
 	OutcomeInternal      Outcome = "internal"       // a fault of the worker
 )
-
-// Outcomes lists every outcome.
-func Outcomes() []Outcome {
-	return []Outcome{
-		OutcomeOK, OutcomeUpgraded, OutcomeProbe, OutcomeRefused, OutcomeNoRoute, OutcomeNoBackend,
-		OutcomeConnectFailed, OutcomeOriginTimeout, OutcomeOriginFailed, OutcomeOriginAborted,
-		OutcomeClientTimeout, OutcomeClientGone, OutcomeInternal,
-	}
-}
