@@ -43,7 +43,7 @@ lint: ## gofmt, vet and staticcheck
 
 .PHONY: check
 check: lint ## gofmt, vet, staticcheck and the fast tests
-	$(GO) test -short ./...
+	$(GO) test -short -timeout 2m ./...
 
 .PHONY: test
 test: deps $(BIN) $(CONSUL) $(TOFU) ## every test: real Consul, BIRD, Terraform and the lab's story
@@ -51,7 +51,7 @@ test: deps $(BIN) $(CONSUL) $(TOFU) ## every test: real Consul, BIRD, Terraform 
 
 .PHONY: race
 race: ## the fast tests under the race detector
-	$(GO) test -short -race ./...
+	$(GO) test -short -race -timeout 10m ./...
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZ (default 30s) each
@@ -77,11 +77,11 @@ deps: ## install what the tests use and Debian has (needs root, or does nothing)
 
 $(CONSUL): test/consul/go.mod test/consul/go.sum
 	@mkdir -p $(CACHE)
-	cd test/consul && $(GO) build -trimpath -ldflags '-s -w' -o $(CURDIR)/$@ github.com/hashicorp/consul
+	cd test/consul && $(GO) build -ldflags "-s -w" -o $(CURDIR)/$@ github.com/hashicorp/consul
 
 $(CACHE)/tofu: test/tofu/go.mod test/tofu/go.sum
 	@mkdir -p $(CACHE)
-	cd test/tofu && $(GO) build -trimpath -ldflags '-s -w' -o $(CURDIR)/$@ github.com/opentofu/opentofu/cmd/tofu
+	cd test/tofu && $(GO) build -ldflags "-s -w" -o $(CURDIR)/$@ github.com/opentofu/opentofu/cmd/tofu
 
 .PHONY: consul
 consul: $(CONSUL) ## build the Consul server that the tests run against

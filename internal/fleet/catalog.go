@@ -46,7 +46,7 @@ func (c *Catalog) Follow(ctx context.Context, service, tag string, update func([
 	var index uint64
 	silent, told := false, ""
 	for failures := 0; ctx.Err() == nil; {
-		entries, next, err := c.read(ctx, service, tag, index)
+		entries, now, err := c.read(ctx, service, tag, index)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -62,11 +62,7 @@ func (c *Catalog) Follow(ctx context.Context, service, tag string, update func([
 		if silent {
 			log.Info("service catalog reached")
 		}
-		failures, silent = 0, false
-		if next < index {
-			next = 0
-		}
-		index = next
+		failures, silent, index = 0, false, now
 
 		set, err := catalogSet(entries)
 		switch {

@@ -32,6 +32,16 @@
 // drains and inventory with Consul's own tools. Only the ring is secret, and
 // only the ring is sealed ([Sealer]).
 //
+// # Access
+//
+// In Consul, a token with these rules is enough for everything here; the last
+// two are for the [Catalog]:
+//
+//	key_prefix "anyedge/" { policy = "write" }
+//	session_prefix ""     { policy = "write" }
+//	service_prefix ""     { policy = "read" }
+//	node_prefix ""        { policy = "read" }
+//
 // # Concurrency
 //
 // Stores, Fleet, Sealer and Catalog are safe for concurrent use. A View is

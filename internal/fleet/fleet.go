@@ -260,7 +260,7 @@ func (f *Fleet) retry(ctx context.Context, try func() (done bool, err error)) er
 	pause := writePause
 	for left := writeTries; ; left-- {
 		done, err := try()
-		if done || left == 1 || ctx.Err() != nil {
+		if done || left == 1 {
 			return err
 		}
 		f.metrics.retries.Inc()

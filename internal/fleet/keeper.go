@@ -126,11 +126,7 @@ func (f *Fleet) stream(ctx context.Context, k *keeper, src *source) error {
 		if err = sleep(ctx, src.pace); err != nil {
 			break
 		}
-		before := index
-		entries, index, err = f.store.Watch(ctx, src.prefix, before)
-		if index < before {
-			index = 0
-		}
+		entries, index, err = f.store.Watch(ctx, src.prefix, index)
 	}
 	return err
 }

@@ -371,6 +371,27 @@ func TestReplacedStore(t *testing.T) {
 	}
 }
 
+// The new store has the same values under the same indexes, bound to another
+// session: that is a change.
+func TestReplacedStoreWithEqualIndexes(t *testing.T) {
+	onBench(t, func(b *bench) {
+		other := fleet.NewMemory()
+		first, second := session(b.t, b.memory), session(b.t, other)
+		document := fmt.Sprintf(`{"holders":[{"node":"fra-1","pop":"fra","session":%q}]}`, second)
+		for store, s := range map[*fleet.Memory]fleet.Session{b.memory: first, other: second} {
+			b.must(store.Bind(t.Context(), "state/holders/fra-1", []byte("x"), s))
+			_, err := store.CompareAndSwap(t.Context(), "state/leases", []byte(document), 0)
+			b.must(err)
+		}
+		if v := b.await("connection", connected); len(v.Leases.Holders) != 0 {
+			t.Fatalf("a lease of another session is alive: %+v", v.Leases)
+		}
+		b.faults.SetStore(other)
+		b.faults.Set(nil)
+		b.await("the lease", func(v *fleet.View) bool { return len(v.Leases.Holders) == 1 })
+	})
+}
+
 func TestBadValueKeepsTheLastGoodOne(t *testing.T) {
 	onBench(t, func(b *bench) {
 		ctx, s := t.Context(), session(b.t, b.memory)
@@ -514,13 +535,16 @@ func TestStaleFill(t *testing.T) {
 		if err := f.SetInventory(t.Context(), "api", set); err != nil {
 			t.Fatal(err)
 		}
+		if err := f.PutReport(t.Context(), session(t, memory), report("fra-1")); err != nil {
+			t.Fatal(err)
+		}
 		store.Set(allLost)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- f.Run(ctx) }()
 		v := await(t, f, "stale inventory", time.Minute, func(v *fleet.View) bool { return len(v.Inventory["api"]) == 1 })
-		if v.Connected {
-			t.Error("connected without a leader")
+		if v.Connected || !v.ConnectedSince.IsZero() || len(v.Reports) != 1 {
+			t.Errorf("without a leader: %+v", v)
 		}
 		if err := newFleet(t, memory).SetInventory(t.Context(), "api", append(set, backend("10.0.0.2:80"))); err != nil {
 			t.Fatal(err)

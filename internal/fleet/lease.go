@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,21 +11,23 @@ import (
 
 // Leases live in one document, so that one compare-and-swap decides between all
 // nodes that want one; and each is alive only while the holder key of its node
-// is bound to the same session and holds the same id, so that a node that dies
-// gives its lease back without anybody's help. The holder key is written first:
-// a lease in the document whose holder key is missing is dead, and whoever
-// comes next leaves it out.
+// is bound to the same session, so that a node that dies gives its lease back
+// without anybody's help. The holder key is written first: a lease in the
+// document whose holder key is missing is dead, and whoever comes next leaves
+// it out. A holder key without a lease in the document means nothing.
 
 // giveBackTimeout bounds the clearing up after a failed acquisition.
 const giveBackTimeout = time.Second
 
 // AcquireLease gets a lease for l.Node, or finds that the node holds one under
-// this session already. Session and ID of l are filled in here.
+// this session already. Session of l is filled in here.
 //
 // decide is asked with the View and the leases of all other nodes that are
 // alive at this moment; its error refuses the lease and is returned, wrapped.
 // It may be called several times, and its last answer counts: nil means that no
 // other lease was given between the reading it saw and the writing.
+//
+// A node acquires and releases one lease at a time.
 //
 // AcquireLease returns nil only if the lease was held a moment ago, and it ends
 // with the session. With an error, a lease that this call may have written
@@ -46,8 +47,11 @@ func (f *Fleet) AcquireLease(ctx context.Context, s Session, l Lease, decide fun
 		return wrapLease(err)
 	}
 
-	l.Session, l.ID = s, rand.Text()
-	err = f.bind(ctx, prefixHolders+l.Node, []byte(l.ID), s)
+	l.Session = s
+	proof, err := encode(l) // for operators; what counts is the session
+	if err == nil {
+		err = f.bind(ctx, prefixHolders+l.Node, proof, s)
+	}
 	if err == nil {
 		err = f.retry(ctx, func() (bool, error) { return f.tryLease(ctx, l, decide) })
 	}
@@ -78,29 +82,29 @@ func (f *Fleet) holds(ctx context.Context, node string, s Session) (bool, error)
 	return false, nil
 }
 
-// tryLease is one round of reading, deciding and writing.
+// tryLease is one round of reading, deciding and writing. After a round whose
+// writing got no answer, the next one writes the same again: if it was written,
+// that changes nothing.
 func (f *Fleet) tryLease(ctx context.Context, l Lease, decide func(*View, Leases) error) (done bool, err error) {
 	leases, index, err := f.readLeases(ctx)
 	if err != nil {
 		return errors.Is(err, errDamaged), err
 	}
-	if !slices.ContainsFunc(leases.Holders, func(h Lease) bool { return h.ID == l.ID }) {
-		others, err := f.othersAlive(ctx, leases, l.Node)
-		if err != nil {
-			return false, err
-		}
-		if err := decide(f.View(), Leases{Holders: slices.Clone(others)}); err != nil {
-			return true, fmt.Errorf("refused: %w", err)
-		}
-		others = append(others, l)
-		slices.SortFunc(others, func(a, b Lease) int { return strings.Compare(a.Node, b.Node) })
-		value, err := encode(Leases{Holders: others})
-		if err != nil {
-			return true, err
-		}
-		if _, err := f.store.CompareAndSwap(ctx, keyLeases, value, index); err != nil {
-			return false, err // if it was written after all, the next round finds it
-		}
+	others, err := f.othersAlive(ctx, leases, l.Node)
+	if err != nil {
+		return false, err
+	}
+	if err := decide(f.View(), Leases{Holders: slices.Clone(others)}); err != nil {
+		return true, fmt.Errorf("refused: %w", err)
+	}
+	others = append(others, l)
+	slices.SortFunc(others, func(a, b Lease) int { return strings.Compare(a.Node, b.Node) })
+	value, err := encode(Leases{Holders: others})
+	if err != nil {
+		return true, err
+	}
+	if _, err := f.store.CompareAndSwap(ctx, keyLeases, value, index); err != nil {
+		return false, err
 	}
 	// The session may have ended while this node was held up. Then others have
 	// stopped counting the lease.
@@ -160,7 +164,7 @@ func (f *Fleet) alive(ctx context.Context, l Lease) (bool, error) {
 
 // heldBy reports whether the holder key proves that l is alive.
 func (l *Lease) heldBy(holder Entry) bool {
-	return holder.Session == l.Session && string(holder.Value) == l.ID
+	return holder.Session == l.Session && l.Session != ""
 }
 
 // giveBack deletes the holder key of a lease that was not acquired, even when

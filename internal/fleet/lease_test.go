@@ -117,6 +117,23 @@ func TestLeaseOfAnEndedSession(t *testing.T) {
 	}
 }
 
+// The caller gives up in the middle: what was begun is cleared away.
+func TestAbandonedLeaseIsGivenBack(t *testing.T) {
+	memory := fleet.NewMemory()
+	f := newFleet(t, memory)
+	ctx, cancel := context.WithCancel(t.Context())
+	err := f.AcquireLease(ctx, session(t, memory), lease("fra-1"), func(*fleet.View, fleet.Leases) error {
+		cancel()
+		return nil
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("error %v", err)
+	}
+	if _, err := memory.Get(t.Context(), "state/holders/fra-1"); !errors.Is(err, fleet.ErrNotFound) {
+		t.Fatalf("the holder key is left: %v", err)
+	}
+}
+
 // A document that cannot be read gives no lease to anybody, or a damaged byte
 // could let the whole fleet withdraw.
 func TestDamagedLeasesRefuse(t *testing.T) {

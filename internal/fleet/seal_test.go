@@ -151,8 +151,8 @@ func FuzzOpen(f *testing.F) {
 	f.Add(good[:33])
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, sealed []byte) {
-		plain, err := s.Open("k", sealed)
-		if err == nil && !bytes.Equal(sealed, good) {
+		// Another process of the same fuzzing seals the seed with another nonce.
+		if plain, err := s.Open("k", sealed); err == nil && string(plain) != "secret" {
 			t.Fatalf("opened a forgery as %q", plain)
 		}
 	})

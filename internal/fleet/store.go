@@ -74,7 +74,8 @@ type Store interface {
 	// between List and Watch is not missed; after 0 always returns at once. It
 	// may also return with nothing changed, at the latest after about half a
 	// minute. An index lower than after is that of a store that was replaced,
-	// restored, or has forgotten old deletions: go on from 0.
+	// restored, or has forgotten old deletions: what was read is current all
+	// the same, so go on from it.
 	Watch(ctx context.Context, prefix string, after uint64) ([]Entry, uint64, error)
 
 	// CompareAndSwap writes value if the key's Index is still prev, or, with

@@ -98,11 +98,9 @@ type Lease struct {
 	Pop    string    `json:"pop"`
 	Reason string    `json:"reason,omitempty"`
 	At     time.Time `json:"at,omitzero"`
-	// Session and ID are set by AcquireLease. The lease is alive as long as
-	// the node's holder key is bound to Session and holds ID, which is new for
-	// every acquisition.
+	// Session is set by AcquireLease. The lease is alive as long as the node's
+	// holder key is bound to it.
 	Session Session `json:"session"`
-	ID      string  `json:"id"`
 }
 
 // Backend is one origin server of an inventory.
@@ -199,8 +197,8 @@ func (l *Leases) validate() error {
 		if err := h.validate(); err != nil {
 			errs = append(errs, fmt.Errorf("holders[%d]: %w", i, err))
 		}
-		if h.ID == "" || h.Session == "" {
-			errs = append(errs, fmt.Errorf("holders[%d]: no id or no session", i))
+		if h.Session == "" {
+			errs = append(errs, fmt.Errorf("holders[%d]: no session", i))
 		}
 		if seen[h.Node] {
 			errs = append(errs, fmt.Errorf("holders[%d]: node %q again", i, h.Node))

@@ -170,13 +170,13 @@ func TestDecodeInventory(t *testing.T) {
 }
 
 func TestDecodeLeases(t *testing.T) {
-	const one = `{"node":"fra-1","pop":"fra","session":"s","id":"i"}`
+	const one = `{"node":"fra-1","pop":"fra","session":"s"}`
 	for in, ok := range map[string]bool{
-		`{"holders":[]}`:                                               true,
-		`{"holders":[` + one + `]}`:                                    true,
-		`{"holders":[` + one + `,` + one + `]}`:                        false,
-		`{"holders":[{"node":"fra-1","pop":"fra"}]}`:                   false,
-		`{"holders":[{"node":"","pop":"fra","session":"s","id":"i"}]}`: false,
+		`{"holders":[]}`:                                      true,
+		`{"holders":[` + one + `]}`:                           true,
+		`{"holders":[` + one + `,` + one + `]}`:               false,
+		`{"holders":[{"node":"fra-1","pop":"fra"}]}`:          false,
+		`{"holders":[{"node":"","pop":"fra","session":"s"}]}`: false,
 		`{`: false,
 	} {
 		if _, err := decodeLeases([]byte(in)); (err == nil) != ok {
@@ -207,7 +207,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add("reports/fra-1", report)
 	f.Add("state/drains/pop/fra", []byte(`{"scope":"pop","name":"fra","until":"2026-01-01T00:00:00Z"}`))
 	f.Add("state/inventory/api", []byte(`{"backends":[{"address":"10.1.0.4:8080","weight":2,"zone":"a"}]}`))
-	f.Add("state/leases", []byte(`{"holders":[{"node":"n","pop":"p","session":"s","id":"i"}]}`))
+	f.Add("state/leases", []byte(`{"holders":[{"node":"n","pop":"p","session":"s"}]}`))
 	f.Add("state/holders/n", []byte(`i`))
 	f.Add("state/ring", []byte(`{}`))
 	fl, err := New(Config{Store: NewMemory()})

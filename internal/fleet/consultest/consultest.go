@@ -1,8 +1,8 @@
 // Package consultest starts a real Consul server for a test: one agent in -dev
 // mode on loopback, with nothing on disk.
 //
-// The environment variable ANYEDGE_CONSUL names the binary; "make test" builds
-// it and sets it. Without it, tests skip and say so.
+// The environment variable ANYEDGE_CONSUL holds the absolute path of the binary;
+// "make test" builds it and sets it. Without it, tests skip and say so.
 package consultest
 
 import (
@@ -23,7 +23,7 @@ import (
 	"time"
 )
 
-// Env names the Consul binary.
+// Env holds the absolute path of the Consul binary.
 const Env = "ANYEDGE_CONSUL"
 
 // Token is the ACL token of Start's own questions. A config that turns ACLs on
@@ -40,6 +40,7 @@ const (
 // Server is a running Consul. Its methods are for one goroutine.
 type Server struct {
 	t      testing.TB
+	binary string
 	config string
 	ports  ports
 	cmd    *exec.Cmd
@@ -54,10 +55,14 @@ type ports struct{ http, server, serf int }
 // what is set here. Start skips the test if no binary is named.
 func Start(t testing.TB, config ...string) *Server {
 	t.Helper()
-	if os.Getenv(Env) == "" {
+	binary := os.Getenv(Env)
+	if binary == "" {
 		t.Skipf("needs a Consul server: %s is not set (make test sets it)", Env)
 	}
-	s := &Server{t: t, config: strings.Join(config, "\n")}
+	if !filepath.IsAbs(binary) {
+		t.Fatalf("%s is %s: a test runs in its package's folder, so the path must be absolute", Env, binary)
+	}
+	s := &Server{t: t, binary: binary, config: strings.Join(config, "\n")}
 	t.Cleanup(s.Kill)
 	var err error
 	for range attempts {
@@ -107,10 +112,6 @@ func (s *Server) signal(sig os.Signal) {
 }
 
 func (s *Server) start() error {
-	binary, err := filepath.Abs(os.Getenv(Env))
-	if err != nil {
-		return err
-	}
 	file := filepath.Join(s.t.TempDir(), "consul.hcl")
 	config := fmt.Sprintf(`
 bind_addr = "127.0.0.1"
@@ -124,7 +125,7 @@ ports { http = %d, server = %d, serf_lan = %d, serf_wan = -1, dns = -1, grpc = -
 		return err
 	}
 	s.output = new(tail)
-	cmd := exec.Command(binary, "agent", "-dev", "-node=test", "-config-file="+file)
+	cmd := exec.Command(s.binary, "agent", "-dev", "-node=test", "-config-file="+file)
 	cmd.Stdout, cmd.Stderr = s.output, s.output
 	if err := cmd.Start(); err != nil {
 		return err

@@ -280,9 +280,6 @@ func (s *subject) watch(prefix string, after uint64, want func([]fleet.Entry) bo
 		if want(entries) {
 			return nil
 		}
-		if index < after {
-			index = 0
-		}
 		after = index
 	}
 }
