@@ -18,7 +18,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 $(BIN): $(SOURCES) $(shell find configs internal gslb terraform -type f -not -name '*.go' 2>/dev/null)
-	$(GO) build -trimpath -o $@ .
+	$(GO) build -o $@ .
 
 .PHONY: build
 build: $(BIN) ## build bin/anyedge

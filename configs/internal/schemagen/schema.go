@@ -221,14 +221,13 @@ func (s *source) named(name string, defs object) (object, error) {
 	if text, ok := texts[name]; ok {
 		return maps.Clone(text), nil
 	}
-	key := strings.ToLower(name[:1]) + name[1:]
-	if _, done := defs[key]; !done {
-		defs[key] = object{} // in progress
+	if _, done := defs[name]; !done {
+		defs[name] = object{} // in progress
 		def, err := s.structSchema(name, defs)
 		if err != nil {
 			return nil, err
 		}
-		defs[key] = def
+		defs[name] = def
 	}
-	return object{"$ref": "#/$defs/" + key}, nil
+	return object{"$ref": "#/$defs/" + name}, nil
 }
