@@ -85,7 +85,7 @@ func TestSchemaOfUnknownKind(t *testing.T) {
 
 func TestSchemaPatternsAreTheParsers(t *testing.T) {
 	defs := loadSchema(t, KindPop)["$defs"].(object)
-	name := defs["node"].(object)["properties"].(object)["name"].(object)
+	name := defs["Node"].(object)["properties"].(object)["name"].(object)
 	if name["pattern"] != namePattern {
 		t.Errorf("pattern of a name is %v, the parser's %s", name["pattern"], namePattern)
 	}
