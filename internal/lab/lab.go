@@ -71,6 +71,9 @@ func (l *Lab) host() string { return "www." + l.cfg.Zone }
 // stops every part again: the agents while the router and the store still run,
 // as in a real fleet. With the story it returns an error if a step failed.
 func (l *Lab) Run(ctx context.Context) error {
+	if l.Check && len(l.cfg.Pops) < 2 {
+		return errors.New("the story needs at least two PoPs: one of them goes")
+	}
 	if err := l.claim(); err != nil {
 		return err
 	}
