@@ -222,7 +222,7 @@ func (a *Agent) newController(now time.Time) *controller {
 func (a *Agent) control(ctx context.Context) error {
 	c := a.controller
 	defer c.lease.settle()
-	ticker := time.NewTicker(a.started.Health.VitalsInterval.Std())
+	ticker := time.NewTicker(a.started.Health.VitalsInterval.Std() / 2)
 	defer ticker.Stop()
 	for {
 		select {

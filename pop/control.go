@@ -51,9 +51,13 @@ type controller struct {
 
 	announced Announcement
 	reason    string
-	since     time.Time // of announced
-	stepped   time.Time // when step last ran
-	shedding  string    // the resource that was at its shed mark, if any
+	since     time.Time      // of announced
+	stepped   time.Time      // when step last ran
+	listening time.Time      // since when step has run without a long pause
+	misses    map[string]int // failed requests in a row through this worker, by check
+	remote    string         // trouble with something remote, as last known
+	room      string         // what there is no room for, as last known
+	shedding  string         // the resource that was at its shed mark, if any
 }
 
 // fleetView is what the controller needs to know of the fleet.
@@ -71,6 +75,7 @@ type workerState struct {
 	absent  time.Time     // since when none is ready; zero while one is
 	crashes []time.Time   // within the crash window
 	killed  time.Time     // when a hung one was last killed
+	victim  int           // its process id
 	exited  string        // how the last one ended
 }
 
@@ -92,6 +97,7 @@ func newController(cfg *configs.Pop, log *slog.Logger, m *metrics, now time.Time
 		log: log, metrics: m, cfg: cfg, judge: newJudge(cfg),
 		announced: Withdrawn, reason: "starting", since: now,
 		worker: workerState{absent: now},
+		misses: make(map[string]int),
 	}
 }
 
@@ -126,11 +132,14 @@ func (c *controller) event(e workerEvent) {
 	w := &c.worker
 	if e.vitals == nil {
 		w.vitals, w.exited = nil, e.exited
+		clear(c.misses)
 		if w.ready() {
 			w.absent = e.at
 		}
-		w.crashes = append(w.crashes, e.at)
-		c.metrics.crashes.Inc()
+		if e.pid == 0 || e.pid != w.victim { // what was killed did not crash
+			w.crashes = append(w.crashes, e.at)
+			c.metrics.crashes.Inc()
+		}
 		return
 	}
 	w.pid, w.vitals, w.heard = e.pid, e.vitals, e.at
@@ -145,6 +154,9 @@ func (c *controller) event(e workerEvent) {
 func (c *controller) probed(now time.Time, r probeResult) {
 	if c.worker.ready() {
 		c.judge.Observe(now, r.check, r.ok, r.detail)
+		if c.misses[r.check]++; r.ok {
+			delete(c.misses, r.check)
+		}
 	}
 	if !r.ok {
 		c.metrics.probeFailures.WithLabelValues(r.check).Inc()
@@ -155,8 +167,10 @@ func (c *controller) probed(now time.Time, r probeResult) {
 func (c *controller) observeWorker(now time.Time) {
 	w, cfg := &c.worker, c.cfg.Worker
 	w.crashes = slices.DeleteFunc(w.crashes, func(t time.Time) bool { return now.Sub(t) > cfg.CrashWindow.Std() })
-	silent, limit := now.Sub(w.heard), c.cfg.Health.VitalsTimeout.Std()
-	starved := now.Sub(c.stepped) > limit/2
+	limit := c.cfg.Health.VitalsTimeout.Std()
+	if now.Sub(c.stepped) > limit/2 {
+		c.listening = now
+	}
 	c.stepped = now
 	switch {
 	case len(w.crashes) >= cfg.CrashLimit:
@@ -165,20 +179,27 @@ func (c *controller) observeWorker(now time.Time) {
 		c.judge.Observe(now, workerCheck, false, fmt.Sprintf("not ready for %s", cfg.RespawnGrace))
 	case !w.ready():
 		// Within the grace the old judgement stands.
-	case silent > limit && starved:
-		// This process itself did not get to run. The vitals may be there,
-		// unread: who was not listening does not judge a silence.
-	case silent > limit:
-		c.judge.Observe(now, workerCheck, false, fmt.Sprintf("no vitals for over %s: hung", c.cfg.Health.VitalsTimeout))
-	default:
+	case now.Sub(w.heard) <= limit:
 		c.judge.Observe(now, workerCheck, true, "")
+	case c.silent(now):
+		c.judge.Observe(now, workerCheck, false, fmt.Sprintf("no vitals for over %s: hung", limit))
 	}
 }
 
+// silent reports whether a worker that was ready has not been heard of for too
+// long. While this process itself did not get to run, vitals may be there
+// unread: who was not listening all that time does not judge a silence.
+func (c *controller) silent(now time.Time) bool {
+	limit := c.cfg.Health.VitalsTimeout.Std()
+	return now.Sub(c.worker.heard) > limit && now.Sub(c.listening) > limit
+}
+
 // step decides anew from all that is known, and acts. It is called after every
-// event and at least every vitals interval.
+// event and at least twice every vitals interval; a much longer pause means
+// that this process was starved.
 func (c *controller) step(ctx context.Context, now time.Time) {
 	c.observeWorker(now)
+	c.learn()
 	verdict := c.judge.Verdict(now)
 	view := c.fleet(now)
 
@@ -200,8 +221,8 @@ func (c *controller) step(ctx context.Context, now time.Time) {
 		verdict: verdict.State,
 		why:     verdict.Reason,
 		drain:   c.drain.stage,
-		remote:  c.remoteTrouble(),
-		full:    c.full(),
+		remote:  c.remote,
+		full:    c.room,
 		current: c.announced,
 	})
 	if d.want == Withdrawn && (verdict.State == health.Unhealthy || c.drain.stage != DrainNone) {
@@ -271,26 +292,47 @@ func (c *controller) set(ctx context.Context) {
 // been dealt with. Its successor gets the same sockets.
 func (c *controller) cureHang(now time.Time, v health.Verdict) {
 	w := &c.worker
-	if !w.ready() || v.State != health.Unhealthy || c.announced == Announced || now.Sub(w.killed) < hangPause {
+	if v.State != health.Unhealthy || c.announced == Announced || now.Sub(w.killed) < hangPause {
 		return
 	}
-	for _, check := range v.Checks {
-		if check.State == health.Unhealthy {
-			c.log.Warn("worker hangs, killed", "pid", w.pid, "check", check.Name, "detail", check.Detail)
-			c.metrics.hangs.Inc()
-			w.killed = now
-			c.kill(w.pid)
-			return
+	check := c.hung(now)
+	if check == "" {
+		return
+	}
+	c.log.Warn("worker hangs, killed", "pid", w.pid, "check", check, "reason", v.Reason)
+	c.metrics.hangs.Inc()
+	w.killed, w.victim = now, w.pid
+	c.kill(w.pid)
+}
+
+// hung names the check by which the present worker counts as hung: it runs, and
+// does not serve. What the judge still holds against the node for an earlier
+// process is not its fault.
+func (c *controller) hung(now time.Time) string {
+	switch {
+	case !c.worker.ready():
+		return ""
+	case c.silent(now):
+		return workerCheck
+	}
+	for _, l := range c.cfg.Listeners {
+		if check := checkName(l.Name); c.misses[check] >= c.cfg.Health.Fall {
+			return check
 		}
+	}
+	return ""
+}
+
+// learn takes in what the worker says about its surroundings. While none says
+// anything, what was known last stands.
+func (c *controller) learn() {
+	if v := c.worker.vitals; v != nil {
+		c.remote, c.room = remoteTrouble(v), c.lackOfRoom(v)
 	}
 }
 
 // remoteTrouble names a pool without any usable backend.
-func (c *controller) remoteTrouble() string {
-	v := c.worker.vitals
-	if v == nil {
-		return ""
-	}
+func remoteTrouble(v *proxy.Vitals) string {
 	for _, p := range v.Pools {
 		if p.Usable == 0 {
 			return fmt.Sprintf("pool %s has no usable backend", p.Name)
@@ -303,14 +345,10 @@ func (c *controller) remoteTrouble() string {
 // a busy processor is slow, and says little about how much more it could do.
 var hardCeilings = []string{proxy.ResourceConnections, proxy.ResourceDescriptors, proxy.ResourceMemory}
 
-// full names a hard ceiling that was reached to the shed mark, until its use
+// lackOfRoom names a hard ceiling that was reached to the shed mark, until its use
 // has fallen below the warn mark again: the route must not swing with the load
 // that it moves.
-func (c *controller) full() string {
-	v := c.worker.vitals
-	if v == nil {
-		return ""
-	}
+func (c *controller) lackOfRoom(v *proxy.Vitals) string {
 	for _, u := range v.Usage {
 		if !slices.Contains(hardCeilings, u.Resource) {
 			continue

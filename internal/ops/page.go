@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // A Page is what a status page shows: sections of tables.
@@ -142,6 +143,17 @@ type sectionView struct {
 type cellView struct {
 	Cell
 	Column string
+}
+
+// shortCell is up to how many runes a cell is kept on one line.
+const shortCell = 24
+
+// Class is the cell's tone, and whether it is short.
+func (c cellView) Class() string {
+	if utf8.RuneCountInString(c.Text) <= shortCell {
+		return strings.TrimSpace(string(c.Tone) + " short")
+	}
+	return string(c.Tone)
 }
 
 func newView(p Page, err error) view {

@@ -20,6 +20,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/netip"
 	"time"
 )
@@ -91,6 +92,9 @@ type Request struct {
 	// Body is nil when there is none. Closing it ends every Read under way,
 	// and afterwards nothing more is taken from the client.
 	Body io.ReadCloser
+	// Ready is how many bytes of Body are at hand: that many are read without
+	// waiting for the client. 0 if unknown.
+	Ready int64
 	// Trailers may be nil. Before Body has returned io.EOF they hold the names
 	// that the sender announced, without values; then what it sent under them.
 	Trailers *Fields
@@ -98,17 +102,28 @@ type Request struct {
 	Upgrade string
 	// AcceptsTrailers is set when the sender takes trailers (TE: trailers).
 	AcceptsTrailers bool
+	// HeadWait and BodyWait bound how long an origin may keep the worker
+	// waiting: for its response head, and for each piece of its body. Time
+	// spent on waiting for the client does not count; each wait for the origin
+	// begins the span anew. Back codecs see to them, with [ErrSlow]. Zero is
+	// no bound but the context's.
+	HeadWait, BodyWait time.Duration
 }
 
-// Response is a final response's head and body.
+// Response is a final response's head and body. What it refers to is valid
+// until its Body is closed.
 type Response struct {
 	Status int
 	Fields Fields
 	// Length is what Content-Length says, -1 if nothing. On an answer to HEAD
 	// or with status 304 it describes a body that is not sent.
 	Length int64
-	// Body may be nil. The receiver of the response closes it.
+	// Body may be nil, or empty where the response can have none. The receiver
+	// of the response closes it.
 	Body io.ReadCloser
+	// Ready is how many bytes of Body are at hand: that many are read without
+	// waiting for the origin. 0 if unknown.
+	Ready int64
 	// Trailers may be nil; otherwise they are complete once Body has returned
 	// io.EOF.
 	Trailers *Fields
@@ -124,12 +139,30 @@ type Response struct {
 // another origin may be tried.
 var ErrConnect = errors.New("connect to origin")
 
+// ErrSlow is wrapped by the error of a back codec that gave up on an origin: see
+// [Request.HeadWait].
+var ErrSlow = errors.New("the origin keeps silent")
+
 // Tunnel is a connection that left HTTP. Close may be called at any time, by
 // any goroutine, and ends Read and Write.
 type Tunnel interface {
 	io.ReadWriteCloser
 	// CloseWrite tells the other end that nothing more follows.
 	CloseWrite() error
+}
+
+// Socket may be implemented by a Tunnel over clear TCP.
+type Socket interface {
+	// TCP returns the connection below the tunnel, once nothing that was read
+	// from it is left in memory; nil before. Bytes may then be moved between
+	// sockets by the kernel.
+	TCP() *net.TCPConn
+}
+
+// Refusal says why a front codec does not take a head for a request.
+type Refusal struct {
+	Status int    // to answer with; 0 if nothing is refused
+	Reason string // for the client and the log
 }
 
 // Client is the way back to the client, implemented by front codecs. One
@@ -156,6 +189,10 @@ type Exchange struct {
 	Request Request
 	Client  Client
 	Start   time.Time // when the request's head was complete
+	// Refusal is set on a head that is no valid request: Request holds what
+	// could be read of it, and all there is to do is to answer. The connection
+	// ends after it.
+	Refusal Refusal
 
 	ID      string         // unique; travels in X-Request-Id
 	Route   string         // the route's pattern; empty if none matched
@@ -170,5 +207,7 @@ type Exchange struct {
 
 // Handler serves one exchange and returns when it is over. It responds or
 // upgrades exactly once; an exchange left without a response is broken off.
-// The context ends when the client is gone or the worker gives up on it.
+// The context ends when the client is gone or the worker gives up on it. The
+// exchange and all that it refers to belong to the codec again when the handler
+// returns.
 type Handler func(ctx context.Context, x *Exchange)

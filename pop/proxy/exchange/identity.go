@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"cmp"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -21,6 +22,7 @@ type Identity struct {
 	Authority string     // that it asked for; may be empty
 	Port      uint16     // that it was received on
 	ID        string     // to use unless a trusted hop brought one
+	Arena     *Arena     // of the exchange; nil allocates
 }
 
 // Identify replaces what a request says about its origin by what we know, and
@@ -54,58 +56,71 @@ func (f *Fields) Identify(id Identity) (requestID string) {
 		return identifies(x.Name) && !(id.Trusted && keepTrusted(x.Name))
 	})
 
+	peer := id.Peer.WithZone("")
 	if forwarded != "" || forwardedFor == "" {
-		f.Add("Forwarded", join(forwarded, forwardedElement(id)))
+		f.Add("Forwarded", id.Arena.Build(func(b []byte) []byte {
+			return appendForwarded(appendChain(b, forwarded), peer, id.Authority, id.Scheme)
+		}))
 	}
 	if forwardedFor != "" || forwarded == "" {
-		f.Add("X-Forwarded-For", join(forwardedFor, id.Peer.WithZone("").String()))
+		f.Add("X-Forwarded-For", id.Arena.Build(func(b []byte) []byte {
+			return peer.AppendTo(appendChain(b, forwardedFor))
+		}))
 	}
-	f.Add("X-Forwarded-Proto", either(proto, id.Scheme))
-	if host = either(host, id.Authority); host != "" {
+	f.Add("X-Forwarded-Proto", cmp.Or(proto, id.Scheme))
+	if host = cmp.Or(host, id.Authority); host != "" {
 		f.Add("X-Forwarded-Host", host)
 	}
-	f.Add("X-Forwarded-Port", either(port, strconv.Itoa(int(id.Port))))
+	if port == "" {
+		port = id.Arena.Build(func(b []byte) []byte { return strconv.AppendUint(b, uint64(id.Port), 10) })
+	}
+	f.Add("X-Forwarded-Port", port)
 	f.Add(RequestID, requestID)
-	f.Add("Via", join(via, id.Protocol.Version()+" anyedge"))
+	f.Add("Via", id.Arena.Build(func(b []byte) []byte {
+		return append(append(appendChain(b, via), id.Protocol.Version()...), " anyedge"...)
+	}))
 	return requestID
 }
 
-// forwardedElement is our own element of Forwarded (RFC 7239, 4).
-func forwardedElement(id Identity) string {
-	var b strings.Builder
-	b.Grow(64 + len(id.Authority))
-	b.WriteString("for=")
-	if peer := id.Peer.WithZone(""); peer.Is6() {
-		b.WriteString(`"[` + peer.String() + `]"`) // RFC 7239, 6: IPv6 is quoted and bracketed
-	} else {
-		b.WriteString(peer.String())
+// appendChain begins a list's next element.
+func appendChain(b []byte, chain string) []byte {
+	if chain == "" {
+		return b
 	}
-	if id.Authority != "" {
-		b.WriteString(";host=")
-		writeValue(&b, id.Authority)
-	}
-	b.WriteString(";proto=" + id.Scheme)
-	return b.String()
+	return append(append(b, chain...), ", "...)
 }
 
-// writeValue writes a token, or a quoted string if v is none (RFC 9110, 5.6).
-func writeValue(b *strings.Builder, v string) {
+// appendForwarded appends our own element of Forwarded (RFC 7239, 4).
+func appendForwarded(b []byte, peer netip.Addr, authority, scheme string) []byte {
+	b = append(b, "for="...)
+	if peer.Is6() { // RFC 7239, 6: IPv6 is quoted and bracketed
+		b = append(peer.AppendTo(append(b, `"[`...)), `]"`...)
+	} else {
+		b = peer.AppendTo(b)
+	}
+	if authority != "" {
+		b = appendValue(append(b, ";host="...), authority)
+	}
+	return append(append(b, ";proto="...), scheme...)
+}
+
+// appendValue appends a token, or a quoted string if v is none (RFC 9110, 5.6).
+func appendValue(b []byte, v string) []byte {
 	token := v != ""
 	for i := range len(v) {
 		token = token && tokenByte(v[i])
 	}
 	if token {
-		b.WriteString(v)
-		return
+		return append(b, v...)
 	}
-	b.WriteByte('"')
+	b = append(b, '"')
 	for i := range len(v) {
 		if v[i] == '"' || v[i] == '\\' {
-			b.WriteByte('\\')
+			b = append(b, '\\')
 		}
-		b.WriteByte(v[i])
+		b = append(b, v[i])
 	}
-	b.WriteByte('"')
+	return append(b, '"')
 }
 
 func tokenByte(c byte) bool {
@@ -172,18 +187,4 @@ func saneID(v string) bool {
 		}
 	}
 	return true
-}
-
-func either(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
-}
-
-func join(chain, element string) string {
-	if chain == "" {
-		return element
-	}
-	return chain + ", " + element
 }
