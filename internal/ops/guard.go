@@ -88,7 +88,10 @@ func literalHost(host string) bool {
 		addr, err := netip.ParseAddr(inner)
 		return ok && err == nil && addr.Is6()
 	}
-	name, _, _ := strings.Cut(host, ":")
+	name, port, _ := strings.Cut(host, ":")
+	if strings.Trim(port, "0123456789") != "" {
+		return false
+	}
 	addr, err := netip.ParseAddr(name)
 	return strings.EqualFold(name, "localhost") || err == nil && addr.Is4()
 }

@@ -19,10 +19,10 @@ import (
 
 const (
 	headerTimeout = 5 * time.Second
-	// requestTimeout bounds a request and its answer, and leaves room for a
-	// profile of a minute and more. A shorter bound on reading would also end
-	// the context of a request that has long been read.
-	requestTimeout  = 2 * time.Minute
+	readTimeout   = 30 * time.Second
+	// writeTimeout leaves an endpoint its time. A profile or a trace extends it
+	// by its own length.
+	writeTimeout    = endpointTimeout + 10*time.Second
 	idleTimeout     = 2 * time.Minute
 	maxHeader       = 64 << 10
 	shutdownTimeout = 2 * time.Second
@@ -151,8 +151,8 @@ func (s *Server) Run(ctx context.Context) error {
 	server := &http.Server{
 		Handler:           s.handler,
 		ReadHeaderTimeout: headerTimeout,
-		ReadTimeout:       requestTimeout,
-		WriteTimeout:      requestTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
