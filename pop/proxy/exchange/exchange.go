@@ -129,8 +129,9 @@ type Response struct {
 	Trailers *Fields
 	// Last asks the client to make no further request on its connection.
 	Last bool
-	// Tunnel is set instead of Body when Status is 101: the connection to the
-	// origin, open in both directions.
+	// Tunnel is set when Status is 101: the connection to the origin, open in
+	// both directions. It is not used any more when Body is closed, if there is
+	// one.
 	Tunnel Tunnel
 }
 
@@ -142,6 +143,10 @@ var ErrConnect = errors.New("connect to origin")
 // ErrSlow is wrapped by the error of a back codec that gave up on an origin: see
 // [Request.HeadWait].
 var ErrSlow = errors.New("the origin keeps silent")
+
+// ErrMalformed is wrapped by the error of a request's body whose framing is
+// broken: what follows on the connection cannot be told.
+var ErrMalformed = errors.New("the body is malformed")
 
 // Tunnel is a connection that left HTTP. Close may be called at any time, by
 // any goroutine, and ends Read and Write.
