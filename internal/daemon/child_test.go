@@ -128,9 +128,15 @@ func TestChildDiesWithItsParent(t *testing.T) {
 		t.Fatal(err)
 	}
 	started(cmd)
-	pid := pidOf(t, out.line())
-	out.expect("ready")                    // the grandchild
-	grandchild, err := os.FindProcess(pid) // a handle: never a stranger
+	// The parent and the grandchild each say one thing, whoever gets to it first.
+	said, ready := out.line(), out.line()
+	if said == "ready" {
+		said, ready = ready, said
+	}
+	if ready != "ready" {
+		t.Fatalf("the grandchild said %q, want ready", ready)
+	}
+	grandchild, err := os.FindProcess(pidOf(t, said)) // a handle: never a stranger
 	if err != nil {
 		t.Fatal(err)
 	}
