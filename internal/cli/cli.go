@@ -69,8 +69,9 @@ func Main(args []string, out, errOut io.Writer) int {
 	}
 	cmd := all[i]
 	c := &invocation{flags: flag.NewFlagSet("anyedge "+name, flag.ContinueOnError), args: args, out: out, errOut: errOut}
-	c.flags.SetOutput(errOut)
+	c.flags.SetOutput(io.Discard) // what is wrong is printed below, once
 	c.flags.Usage = func() {
+		c.flags.SetOutput(errOut)
 		fmt.Fprintf(errOut, "usage: %s\n\n%s.\n", strings.TrimSpace("anyedge "+name+" "+cmd.args), cmd.summary)
 		fmt.Fprintln(errOut)
 		c.flags.PrintDefaults()

@@ -185,11 +185,15 @@ func drain(ctx context.Context, a *pop.Agent, r ops.Request) error {
 	if req.Name != "" {
 		name = req.Name
 	}
-	var err error
+	d := fleet.Drain{Scope: req.Scope, Name: name, By: req.By, Reason: req.Reason}
+	err := d.Validate()
+	if err != nil {
+		return ops.BadRequest("%w", err)
+	}
 	if req.Drain {
-		err = a.SetDrain(ctx, fleet.Drain{Scope: req.Scope, Name: name, By: req.By, Reason: req.Reason}, req.For.Std())
+		err = a.SetDrain(ctx, d, req.For.Std())
 	} else {
-		err = a.ClearDrain(ctx, req.Scope, name)
+		err = a.ClearDrain(ctx, d.Scope, d.Name)
 	}
 	if err != nil {
 		return ops.Unavailable("the fleet store did not take it: %w", err)

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"fmt"
+	"math"
+	"strconv"
 	"strings"
 	"time"
 
@@ -88,7 +90,7 @@ func statusRows(now time.Time, s pop.Status, routes pop.Routes, pools pop.Pools)
 // amount writes a figure of a resource in its own unit.
 func amount(resource string, v float64) string {
 	if resource != proxy.ResourceMemory {
-		return fmt.Sprintf("%.4g", v)
+		return strconv.FormatFloat(math.Round(v*100)/100, 'f', -1, 64)
 	}
 	if s := configs.Size(v); s < 1<<30 {
 		return fmt.Sprintf("%d MiB", s>>20)

@@ -130,7 +130,7 @@ func (f *Fleet) TakeOver(ctx context.Context, node string) error {
 
 // SetDrain writes a drain in place of the one for the same scope and name.
 func (f *Fleet) SetDrain(ctx context.Context, d Drain) error {
-	if err := d.validate(); err != nil {
+	if err := d.Validate(); err != nil {
 		return fmt.Errorf("drain: %w", err)
 	}
 	value, err := encode(d)
@@ -142,7 +142,7 @@ func (f *Fleet) SetDrain(ctx context.Context, d Drain) error {
 
 // ClearDrain takes a drain away. To clear one that is not there succeeds.
 func (f *Fleet) ClearDrain(ctx context.Context, scope, name string) error {
-	if err := (&Drain{Scope: scope, Name: name}).validate(); err != nil {
+	if err := (Drain{Scope: scope, Name: name}).Validate(); err != nil {
 		return fmt.Errorf("drain: %w", err)
 	}
 	return f.update(ctx, drainKey(scope, name), func([]byte) ([]byte, error) { return nil, nil })

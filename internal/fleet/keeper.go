@@ -146,7 +146,12 @@ type keeper struct {
 	silent    bool      // the loss has been logged
 	since     time.Time // when connected last became true
 	lostSince time.Time
+	outages   []outage // over before lostSince; a View shares it
 }
+
+// maxOutages bounds the outages that are remembered. A report's freshness hangs
+// on those since it last changed only, which takes seconds.
+const maxOutages = 16
 
 // source is one prefix that is followed.
 type source struct {
@@ -197,6 +202,8 @@ func (k *keeper) lost(err error) {
 	if !k.connected {
 		return
 	}
+	k.outages = append(slices.Clone(k.outages), outage{k.lostSince, k.since})
+	k.outages = k.outages[max(0, len(k.outages)-maxOutages):]
 	k.connected, k.lostSince = false, time.Now()
 	k.fleet.metrics.connected.Set(0)
 	k.fleet.metrics.disconnects.Inc()
@@ -247,6 +254,7 @@ func (k *keeper) take(src *source, entries []Entry, fresh bool) {
 // publish replaces the View by a changed copy of it.
 func (k *keeper) publish(view *View) {
 	view.Connected, view.ConnectedSince, view.LostSince = k.connected, k.since, k.lostSince
+	view.outages = k.outages
 	view.changed = make(chan struct{})
 	before := k.fleet.view.Swap(view)
 	close(before.changed)

@@ -176,7 +176,8 @@ func (r *Report) validate() error {
 	return errors.Join(errs...)
 }
 
-func (d *Drain) validate() error {
+// Validate says what is wrong with d, or returns nil.
+func (d Drain) Validate() error {
 	return errors.Join(
 		checkOneOf("scope", d.Scope, ScopeNode, ScopePop, ScopeRegion),
 		checkName("name", d.Name),
@@ -264,7 +265,7 @@ func decodeDrain(scope, name string, value []byte) (Drain, error) {
 	if d.Scope != scope || d.Name != name {
 		return Drain{}, fmt.Errorf("%.80q under the key of %q", d.Scope+"/"+d.Name, scope+"/"+name)
 	}
-	return d, d.validate()
+	return d, d.Validate()
 }
 
 func decodeLeases(value []byte) (Leases, error) {

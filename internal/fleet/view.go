@@ -36,6 +36,7 @@ type View struct {
 	// the View has of them is the last good one, if there was any.
 	Rejected []string
 
+	outages []outage // the newest that were over before LostSince, in order
 	changed chan struct{}
 }
 
@@ -78,16 +79,28 @@ func (v *View) Report(node string) (Seen, bool) {
 // Fresh reports whether s, a report of this View, counts at now: whether it
 // changed no longer than ttl ago. Time without the store does not count, for
 // nobody's report can change in it: what was fresh when the store was lost stays
-// so until it is back, and then for another ttl.
+// so until it is back, and then for another ttl, however often that happens.
 func (v *View) Fresh(s Seen, now time.Time, ttl time.Duration) bool {
-	if !v.Connected {
-		now = v.LostSince
-	}
 	since := s.At
-	if v.Connected && since.Before(v.ConnectedSince) && v.LostSince.Sub(since) <= ttl {
-		since = v.ConnectedSince
+	for _, o := range v.outages {
+		since = o.bridge(since, ttl)
 	}
-	return now.Sub(since) <= ttl
+	if !v.Connected {
+		return v.LostSince.Sub(since) <= ttl
+	}
+	return now.Sub(outage{v.LostSince, v.ConnectedSince}.bridge(since, ttl)) <= ttl
+}
+
+// outage is a time without the store that is over.
+type outage struct{ lost, back time.Time }
+
+// bridge returns since when a report counts that has counted since then: if it
+// was fresh when the store was lost, since the store is back.
+func (o outage) bridge(since time.Time, ttl time.Duration) time.Time {
+	if since.Before(o.back) && o.lost.Sub(since) <= ttl {
+		return o.back
+	}
+	return since
 }
 
 // Drained returns the drain that is active at now for a node of this name, PoP

@@ -101,11 +101,15 @@ func (l *Lab) scopeExact(ctx context.Context, c configs.LabClients, a gslb.Answe
 		}
 		return false, nil
 	}
-	if d, err := differs(inside); err != nil || d {
-		return fmt.Errorf("scope /%d of %s is too wide: %v", a.Scope, c.Prefix, err)
+	if d, err := differs(inside); err != nil {
+		return err
+	} else if d {
+		return fmt.Errorf("scope /%d of %s is too wide: others in %s get another answer", a.Scope, c.Prefix, same)
 	}
-	if d, err := differs(beside); err != nil || !d {
-		return fmt.Errorf("scope /%d of %s is too narrow: %v", a.Scope, c.Prefix, err)
+	if d, err := differs(beside); err != nil {
+		return err
+	} else if !d {
+		return fmt.Errorf("scope /%d of %s is too narrow: %s gets the same answer", a.Scope, c.Prefix, twin)
 	}
 	return nil
 }

@@ -207,7 +207,7 @@ func (l *Lab) operate(ctx context.Context) error {
 		return err
 	}
 	if l.Check {
-		return l.play(ctx)
+		return l.play(ctx, l.steps())
 	}
 	fmt.Fprintf(l.Out, "The edge serves, %.1f s after the start.\n\n", time.Since(start).Seconds())
 	l.greet()

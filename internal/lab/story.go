@@ -30,9 +30,9 @@ const (
 // after it, so that a late failure is counted where it belongs.
 const settle = 300 * time.Millisecond
 
-// play runs every step under the steady load and prints a line for each. It
+// play runs the steps under the steady load and prints a line for each. It
 // goes on after a failed step and returns an error that names all of them.
-func (l *Lab) play(ctx context.Context) error {
+func (l *Lab) play(ctx context.Context, steps []step) error {
 	loadCtx, stop := context.WithCancel(ctx)
 	ended := make(chan struct{})
 	go func() {
@@ -44,7 +44,7 @@ func (l *Lab) play(ctx context.Context) error {
 	start, first := time.Now(), l.load.mark()
 	fmt.Fprintf(l.Out, "%-6s %-34s %9s  %-22s %s\n", "", "step", "took", "requests failed", "seen")
 	var failed []string
-	for _, s := range l.steps() {
+	for _, s := range steps {
 		if err := l.playStep(ctx, s); err != nil {
 			failed = append(failed, s.name)
 		}
