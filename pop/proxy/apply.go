@@ -105,7 +105,7 @@ func (w *Worker) planListenersLocked(p *plan) (errs []error) {
 func (w *Worker) commitLocked(p *plan) {
 	s := p.snapshot
 	for _, change := range p.pools {
-		p.upstreams[change.pool.Config.Name].apply(change)
+		p.upstreams[change.pool.Config.Name].apply(change, w.metrics)
 	}
 	gone := w.upstreams
 	w.upstreams = p.upstreams
@@ -177,6 +177,6 @@ func (w *Worker) commitListenersLocked(p *plan) {
 // retireLocked asks the clients of a codec to go.
 func (w *Worker) retireLocked(c *codec) {
 	c.stale.Store(true)
-	c.front.Drain()
+	c.h2.Drain()
 	w.retired = append(w.retired, c)
 }

@@ -2,17 +2,18 @@ package proxy
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/subtle"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"runtime/debug"
-	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"anyedge/origin"
@@ -31,17 +32,12 @@ const (
 	maxTries = 3
 )
 
-// errHead and errBody are why an exchange with an origin was given up.
-var (
-	errHead = errors.New("no response head in time")
-	errBody = errors.New("no piece of the response body in time")
-)
-
 // serve is the handler of the codec's exchanges.
 func (c *codec) serve(ctx context.Context, x *exchange.Exchange) {
 	w := c.listener.worker
 	w.inFlight.Add(1)
-	f := &forward{worker: w, state: w.state.Load(), codec: c, x: x}
+	f := forwards.Get().(*forward)
+	f.worker, f.state, f.codec, f.x = w, w.state.Load(), c, x
 	defer func() {
 		if fault := recover(); fault != nil {
 			x.Outcome = exchange.OutcomeInternal
@@ -49,9 +45,16 @@ func (c *codec) serve(ctx context.Context, x *exchange.Exchange) {
 		}
 		f.record()
 		w.inFlight.Add(-1)
+		f.free()
 	}()
 	f.serve(ctx)
 }
+
+var forwards = sync.Pool{New: func() any {
+	f := new(forward)
+	f.informed = f.inform
+	return f
+}}
 
 // forward is one exchange on its way.
 type forward struct {
@@ -60,12 +63,32 @@ type forward struct {
 	codec  *codec
 	x      *exchange.Exchange
 	upload *upload // the request's body; nil if there is none
+
+	// What follows is kept for the next exchange, so that it need not be made.
+	arena    exchange.Arena
+	fields   exchange.Fields // of an answer in the worker's own name
+	out      exchange.Response
+	download download
+	own      ownBody
+	informed func(int, exchange.Fields) // inform
+}
+
+// free makes f ready for another exchange.
+func (f *forward) free() {
+	f.arena.Reset()
+	*f = forward{arena: f.arena, fields: f.fields[:0], informed: f.informed}
+	forwards.Put(f)
 }
 
 // serve does all of an exchange.
 func (f *forward) serve(ctx context.Context) {
 	x := f.x
-	x.ID = newID()
+	x.ID = f.arena.Build(appendID)
+	if x.Refusal.Status != 0 {
+		f.worker.requests.Add(1)
+		f.refuse()
+		return
+	}
 	hop, err := x.Request.Fields.TakeHop()
 	if f.isProbe() {
 		f.answerProbe()
@@ -93,6 +116,15 @@ func (f *forward) serve(ctx context.Context) {
 	}
 }
 
+// refuse answers a head that the codec does not take for a request.
+func (f *forward) refuse() {
+	outcome := exchange.OutcomeRefused
+	if f.x.Refusal.Status == 408 {
+		outcome = exchange.OutcomeClientTimeout
+	}
+	f.answer(f.x.Refusal.Status, outcome, f.x.Refusal.Reason)
+}
+
 // prepare makes the request what the origin is to get.
 func (f *forward) prepare(hop exchange.Hop) {
 	x := f.x
@@ -106,24 +138,22 @@ func (f *forward) prepare(hop exchange.Hop) {
 	peer := x.Conn.Client.Addr()
 	x.ID = request.Fields.Identify(exchange.Identity{
 		Peer:      peer,
-		Trusted:   slices.ContainsFunc(f.codec.config.TrustedHops, func(p netip.Prefix) bool { return p.Contains(peer) }),
+		Trusted:   f.codec.trusts(peer),
 		Protocol:  request.Protocol,
 		Scheme:    x.Conn.Scheme(),
 		Authority: request.Authority,
 		Port:      x.Conn.Local.Port(),
 		ID:        x.ID,
+		Arena:     &f.arena,
 	})
 }
 
 // send tries backends until one answers, and passes its response on.
 func (f *forward) send(ctx context.Context, r *route) {
 	x := f.x
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	w := newWatch(r.timeout, errHead, cancel)
-	defer w.pause()
+	x.Request.HeadWait, x.Request.BodyWait = r.timeout, f.codec.config.Timeouts.BodyIdle.Std()
 	if x.Request.Body != nil {
-		f.upload = &upload{body: x.Request.Body, watch: w}
+		f.upload = &upload{body: x.Request.Body}
 		x.Request.Body = f.upload
 	}
 
@@ -136,16 +166,17 @@ func (f *forward) send(ctx context.Context, r *route) {
 		x.Backend = pick.Backend().Address
 		tried[x.Tries] = x.Backend
 		x.Tries++
-		res, err := r.pool.back.RoundTrip(ctx, x.Backend, &x.Request, f.inform)
+		res, err := r.pool.back.RoundTrip(ctx, x.Backend, &x.Request, f.informed)
 		if err == nil {
-			w.pause()
 			x.Head = time.Since(x.Start)
-			w.next(f.codec.config.Timeouts.BodyIdle.Std(), errBody)
-			f.worker.metrics.head.WithLabelValues(x.Pool).Observe(x.Head.Seconds())
-			f.respond(ctx, pick, res, w)
+			r.pool.head.Observe(x.Head.Seconds())
+			result, blame := f.respond(ctx, res)
+			f.tried(r.pool, pick, result, blame)
 			return
 		}
-		if again := f.failed(ctx, pick, err); !again {
+		result, blame := f.failed(ctx, err)
+		f.tried(r.pool, pick, result, blame)
+		if result != tryConnectFailed {
 			return
 		}
 	}
@@ -156,35 +187,42 @@ func (f *forward) send(ctx context.Context, r *route) {
 	f.answer(502, exchange.OutcomeConnectFailed, "no backend could be connected to")
 }
 
-// failed handles a try that brought no response. It returns whether another
-// backend may be tried, otherwise the exchange is answered.
-func (f *forward) failed(ctx context.Context, pick *origin.Pick, err error) (again bool) {
-	result, blame := tryFailed, err
-	defer func() {
-		pick.Done(blame)
-		f.worker.metrics.tries.WithLabelValues(f.x.Pool, result).Inc()
-	}()
+// tried ends one try of a backend.
+func (f *forward) tried(pool *upstream, pick *origin.Pick, result string, blame error) {
+	pick.Done(blame)
+	if result == tryOK {
+		pool.ok.Inc()
+		return
+	}
+	f.worker.metrics.tries.WithLabelValues(pool.name, result).Inc()
+}
+
+// failed handles a try that brought no response. If the result is
+// tryConnectFailed another backend may be tried, otherwise the exchange is
+// answered. blame is the error that the backend is to blame for.
+func (f *forward) failed(ctx context.Context, err error) (result string, blame error) {
 	if f.upload != nil && ctx.Err() != nil {
 		// A codec that gives up on a body may end ctx before we are told why.
 		f.upload.Close()
 	}
 	switch uploadErr := f.upload.failure(); {
-	case gaveUp(ctx):
-		result = tryTimeout
+	case errors.Is(err, exchange.ErrSlow):
 		f.answer(504, exchange.OutcomeOriginTimeout, "the origin did not answer in time")
+		return tryTimeout, err
 	case isTimeout(uploadErr):
-		result, blame = tryCanceled, nil
 		f.answer(408, exchange.OutcomeClientTimeout, "the request's body did not come in time")
+		return tryCanceled, nil
+	case f.upload.malformed():
+		f.answer(400, exchange.OutcomeRefused, "the request's body is malformed")
+		return tryCanceled, nil
 	case uploadErr != nil || ctx.Err() != nil:
-		result, blame = tryCanceled, nil
 		f.x.Outcome = exchange.OutcomeClientGone
+		return tryCanceled, nil
 	case errors.Is(err, exchange.ErrConnect):
-		result = tryConnectFailed
-		return true
-	default:
-		f.answer(502, exchange.OutcomeOriginFailed, "the origin gave no valid answer")
+		return tryConnectFailed, err
 	}
-	return false
+	f.answer(502, exchange.OutcomeOriginFailed, "the origin gave no valid answer")
+	return tryFailed, err
 }
 
 // inform passes an interim response on. Its fields may be dropped freely, so a
@@ -195,59 +233,50 @@ func (f *forward) inform(status int, fields exchange.Fields) {
 	}
 }
 
-// respond passes a response on. The watch is paused.
-func (f *forward) respond(ctx context.Context, pick *origin.Pick, res *exchange.Response, w *watch) {
+// respond passes a response on, and returns how the try ended.
+func (f *forward) respond(ctx context.Context, res *exchange.Response) (result string, blame error) {
 	x := f.x
-	var blame error
-	result := tryOK
 	defer func() {
 		if res.Body != nil {
 			res.Body.Close()
 		}
-		pick.Done(blame)
-		f.worker.metrics.tries.WithLabelValues(x.Pool, result).Inc()
 	}()
 
 	hop, err := res.Fields.TakeHop()
 	if res.Tunnel != nil {
 		if err == nil && x.Request.Upgrade != "" && strings.EqualFold(hop.Upgrade, x.Request.Upgrade) {
 			f.tunnel(ctx, res)
-			return
+			return tryOK, nil
 		}
 		res.Tunnel.Close()
 		err = errors.New("switched to a protocol that it was not asked for")
 	}
 	if err != nil {
-		blame, result = err, tryFailed
 		f.answer(502, exchange.OutcomeOriginFailed, "the origin gave no valid answer")
-		return
+		return tryFailed, err
 	}
 
-	body := &download{body: res.Body, watch: w, x: x}
-	out := *res
-	if res.Body != nil {
+	res.Fields.Set(exchange.RequestID, x.ID)
+	f.out = *res
+	out, body := &f.out, &f.download
+	*body = download{body: res.Body, x: x}
+	out.Body = nil
+	if res.Body != nil && x.Request.Method != "HEAD" && res.Status != 204 && res.Status != 304 {
 		out.Body = body
 	}
-	out.Fields.Set(exchange.RequestID, x.ID)
 	out.Last = f.last()
 	x.Status = res.Status
-	err = x.Client.Respond(&out)
+	err = x.Client.Respond(out)
 	switch {
 	case err == nil:
 		x.Outcome = exchange.OutcomeOK
-	case body.err != nil && (ctx.Err() == nil || gaveUp(ctx)):
+		return tryOK, nil
+	case body.err != nil && (ctx.Err() == nil || errors.Is(body.err, exchange.ErrSlow)):
 		x.Outcome = exchange.OutcomeOriginAborted
-		blame, result = body.err, tryFailed
-	default:
-		x.Outcome = exchange.OutcomeClientGone
-		result = tryCanceled
+		return tryFailed, body.err
 	}
-}
-
-// gaveUp reports whether ctx ended because the origin was too slow.
-func gaveUp(ctx context.Context) bool {
-	cause := context.Cause(ctx)
-	return cause == errHead || cause == errBody
+	x.Outcome = exchange.OutcomeClientGone
+	return tryCanceled, nil
 }
 
 // last reports whether the client is to make no further request on its
@@ -274,29 +303,32 @@ func (f *forward) answerProbe() {
 func (f *forward) answer(status int, outcome exchange.Outcome, what string) {
 	x := f.x
 	x.Outcome, x.Status = outcome, status
-	text := fmt.Sprintf("%d: %s\nrequest %s\n", status, what, x.ID)
-	x.Client.Respond(&exchange.Response{
-		Status: status, Length: int64(len(text)), Body: ownBody{strings.NewReader(text)}, Last: f.last(),
-		Fields: exchange.Fields{
-			{Name: "Content-Type", Value: "text/plain; charset=utf-8"},
-			{Name: "Cache-Control", Value: "no-store"},
-			{Name: exchange.RequestID, Value: x.ID},
-		},
-	})
+	f.own.text = fmt.Appendf(nil, "%d: %s\nrequest %s\n", status, what, x.ID)
+	f.fields = append(f.fields[:0],
+		exchange.Field{Name: "Content-Type", Value: "text/plain; charset=utf-8"},
+		exchange.Field{Name: "Cache-Control", Value: "no-store"},
+		exchange.Field{Name: exchange.RequestID, Value: x.ID},
+	)
+	f.out = exchange.Response{
+		Status: status, Fields: f.fields, Length: int64(len(f.own.text)), Body: &f.own, Ready: int64(len(f.own.text)), Last: f.last(),
+	}
+	x.Client.Respond(&f.out)
 }
 
 // record counts an exchange that is over, and logs its one line.
 func (f *forward) record() {
-	x, m, name := f.x, f.worker.metrics, f.codec.listener.name
+	x, m, name := f.x, f.codec.metrics, f.codec.listener.name
 	took := time.Since(x.Start)
-	m.requests.WithLabelValues(name, string(x.Request.Protocol), statusClass(x.Status), string(x.Outcome)).Inc()
-	m.sent.WithLabelValues(name).Add(float64(x.Sent))
-	m.received.WithLabelValues(name).Add(float64(f.upload.received()))
+	m.request(x).Inc()
+	m.sent.Add(float64(x.Sent))
+	if f.upload != nil {
+		m.received.Add(float64(f.upload.received()))
+	}
 	if x.Outcome == exchange.OutcomeProbe {
 		return
 	}
 	if x.Outcome != exchange.OutcomeUpgraded {
-		m.duration.WithLabelValues(name).Observe(took.Seconds())
+		m.duration.Observe(took.Seconds())
 	}
 	if !f.state.logRequests {
 		return
@@ -324,9 +356,11 @@ func (f *forward) record() {
 	)
 }
 
-// newID returns a request ID that cannot be guessed.
-func newID() string {
-	var b [16]byte
-	rand.Read(b[:])
-	return hex.EncodeToString(b[:])
+// appendID appends a request ID that cannot be guessed: 128 bits of the
+// runtime's generator (ChaCha8).
+func appendID(b []byte) []byte {
+	var id [16]byte
+	binary.NativeEndian.PutUint64(id[:], rand.Uint64())
+	binary.NativeEndian.PutUint64(id[8:], rand.Uint64())
+	return hex.AppendEncode(b, id[:])
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	"anyedge/configs"
 	"anyedge/pop/proxy/exchange"
+	"anyedge/pop/proxy/http1"
 	"anyedge/pop/proxy/stdhttp"
 	"anyedge/pop/termination"
 )
@@ -47,17 +49,26 @@ type face struct {
 // codec serves connections of one listener for as long as its config stays the
 // same.
 type codec struct {
-	front       *stdhttp.Front
+	h1          *http1.Front
+	h2          *stdhttp.Front
 	listener    *listener
+	metrics     *listenerMetrics
 	config      configs.Listener
 	stale       atomic.Bool // the listener has another codec now, or is gone
 	connections atomic.Int64
 }
 
 func newCodec(l *listener, config configs.Listener) *codec {
-	c := &codec{listener: l, config: config}
+	c := &codec{listener: l, config: config, metrics: newListenerMetrics(l.worker.metrics, l.name)}
 	t := config.Timeouts
-	c.front = stdhttp.NewFront(stdhttp.FrontConfig{
+	c.h1 = http1.NewFront(http1.FrontConfig{
+		Handler:        c.serve,
+		HeaderTimeout:  t.Header.Std(),
+		IdleTimeout:    t.Idle.Std(),
+		BodyIdle:       t.BodyIdle.Std(),
+		MaxHeaderBytes: int(config.MaxHeaderBytes),
+	})
+	c.h2 = stdhttp.NewFront(stdhttp.FrontConfig{
 		Handler:        c.serve,
 		Log:            l.worker.log.With("listener", l.name),
 		HeaderTimeout:  t.Header.Std(),
@@ -70,8 +81,18 @@ func newCodec(l *listener, config configs.Listener) *codec {
 
 // dismiss ends what is idle, and asks the rest to go.
 func (c *codec) dismiss() {
-	c.front.Drain()
-	c.front.CloseIdle()
+	c.h2.Drain()
+	c.h1.CloseIdle()
+}
+
+// trusts reports whether a peer is a hop of ours.
+func (c *codec) trusts(peer netip.Addr) bool {
+	for _, prefix := range c.config.TrustedHops {
+		if prefix.Contains(peer) {
+			return true
+		}
+	}
+	return false
 }
 
 // tlsConfig is the terminator's config with the listener's protocols.
@@ -80,6 +101,8 @@ func tlsConfig(l configs.Listener, t *termination.Terminator) *tls.Config {
 		return nil
 	}
 	cfg := t.TLSConfig().Clone()
+	// Small first records would mean several writes for one response.
+	cfg.DynamicRecordSizingDisabled = true
 	cfg.NextProtos = nil
 	if slices.Contains(l.Protocols, protocolH2) {
 		cfg.NextProtos = append(cfg.NextProtos, "h2")
@@ -163,21 +186,30 @@ func (l *listener) serve(ctx context.Context, conn net.Conn) {
 	}()
 
 	info := &exchange.Conn{Client: unmap(conn.RemoteAddr()), Local: unmap(conn.LocalAddr())}
-	ready, err := l.begin(ctx, conn, f, info)
+	ready, early, err := l.begin(ctx, conn, f, info)
 	if err != nil {
 		w.log.Debug("connection did not come to a request", "listener", l.name, "client", info.Client, "error", err)
 		return
 	}
-	f.codec.front.ServeConn(ctx, ready, info)
+	if !info.HTTP2 {
+		f.codec.h1.ServeConn(ctx, ready, early, info)
+		return
+	}
+	if len(early) > 0 {
+		ready = &peeked{Conn: ready, head: early}
+	}
+	f.codec.h2.ServeConn(ctx, ready, info)
 }
 
 // begin brings a connection to its first request, and info to what is known by
-// then.
-func (l *listener) begin(ctx context.Context, conn net.Conn, f *face, info *exchange.Conn) (net.Conn, error) {
+// then. early are bytes that were read from it.
+func (l *listener) begin(ctx context.Context, conn net.Conn, f *face, info *exchange.Conn) (ready net.Conn, early []byte, err error) {
 	if f.tls == nil {
-		return detect(conn, f, info)
+		early, err = detect(conn, f, info)
+		return conn, early, err
 	}
-	return l.handshake(ctx, conn, f, info)
+	ready, err = l.handshake(ctx, conn, f, info)
+	return ready, nil, err
 }
 
 // handshake terminates TLS.
@@ -213,31 +245,27 @@ func (l *listener) handshake(ctx context.Context, conn net.Conn, f *face, info *
 // method of HTTP/1.1.
 const prefaceStart = "PRI "
 
-// detect finds out what a client speaks in clear text.
-func detect(conn net.Conn, f *face, info *exchange.Conn) (net.Conn, error) {
+// detect finds out what a client speaks in clear text. It returns what it has
+// read.
+func detect(conn net.Conn, f *face, info *exchange.Conn) ([]byte, error) {
 	h1 := slices.Contains(f.config.Protocols, protocolH1)
 	info.HTTP2 = slices.Contains(f.config.Protocols, protocolH2)
 	if !h1 || !info.HTTP2 {
-		return conn, nil
+		return nil, nil
 	}
 	conn.SetReadDeadline(time.Now().Add(f.config.Timeouts.Header.Std()))
-	p := &peeked{Conn: conn}
-	for len(p.head) < len(prefaceStart) {
-		n, err := conn.Read(p.buf[len(p.head):])
-		p.head = p.buf[:len(p.head)+n]
-		if err != nil && len(p.head) < len(prefaceStart) {
-			return nil, err
-		}
+	head := make([]byte, len(prefaceStart))
+	if _, err := io.ReadFull(conn, head); err != nil {
+		return nil, err
 	}
 	conn.SetReadDeadline(time.Time{})
-	info.HTTP2 = string(p.head) == prefaceStart
-	return p, nil
+	info.HTTP2 = string(head) == prefaceStart
+	return head, nil
 }
 
 // peeked is a connection whose first bytes were looked at.
 type peeked struct {
 	net.Conn
-	buf  [len(prefaceStart)]byte
 	head []byte // not read yet
 }
 
@@ -249,14 +277,6 @@ func (p *peeked) Read(b []byte) (int, error) {
 		return n, nil
 	}
 	return p.Conn.Read(b)
-}
-
-// CloseWrite ends the direction to the client, for a tunnel.
-func (p *peeked) CloseWrite() error {
-	if c, ok := p.Conn.(*net.TCPConn); ok {
-		return c.CloseWrite()
-	}
-	return p.Close()
 }
 
 // conns are the client connections that are open.

@@ -7,10 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"anyedge/configs"
 	"anyedge/origin"
-	"anyedge/pop/proxy/stdhttp"
+	"anyedge/pop/proxy/http1"
 )
 
 // upstream is a pool of backends with the connections to them. It lives as
@@ -18,15 +21,19 @@ import (
 type upstream struct {
 	name string
 	pool *origin.Pool
-	back *stdhttp.Back
+	back *http1.Back
 	ca   string // of tls, in PEM
 	tls  *tls.Config
 	stop context.CancelFunc // nil until started
+
+	// The pool's own series; nil until the first apply, before any request.
+	head prometheus.Observer
+	ok   prometheus.Counter
 }
 
 func newUpstream(name string, log *slog.Logger, metrics *origin.Metrics) *upstream {
 	pool := origin.NewPool(origin.Config{Name: name}, log, metrics)
-	return &upstream{name: name, pool: pool, back: stdhttp.NewBack(pool.Dial)}
+	return &upstream{name: name, pool: pool, back: http1.NewBack(pool.Dial)}
 }
 
 // poolChange is what one pool of a snapshot comes to. Making one changes
@@ -81,7 +88,10 @@ func upstreamTLS(c configs.PoolTLS, ca []byte) (*tls.Config, error) {
 }
 
 // apply puts a planned change in force.
-func (u *upstream) apply(c poolChange) {
+func (u *upstream) apply(c poolChange, m *metrics) {
+	if u.head == nil {
+		u.head, u.ok = m.head.WithLabelValues(u.name), m.tries.WithLabelValues(u.name, tryOK)
+	}
 	if u.tls != c.config.TLS {
 		u.tls, u.ca = c.config.TLS, string(c.pool.CA)
 		defer u.back.CloseIdle() // made with the old one
@@ -95,8 +105,10 @@ func (u *upstream) apply(c poolChange) {
 	}
 }
 
-// run keeps the pool until ctx ends.
+// run keeps the pool and its connections until ctx ends.
 func (u *upstream) run(ctx context.Context) {
-	u.pool.Run(ctx) // returns nil
-	u.back.CloseIdle()
+	var tasks sync.WaitGroup
+	tasks.Go(func() { u.back.Run(ctx) }) // returns nil
+	u.pool.Run(ctx)                      // returns nil
+	tasks.Wait()
 }

@@ -29,6 +29,7 @@ func TestVitals(t *testing.T) {
 	e := newEdge(t, serveHTTP(t, hello))
 	c := e.dial(clear1)
 	c.get("/")
+	eventually(t, "the exchange is over", func() bool { return e.worker.inFlight.Load() == 0 }) // a moment after the response
 	first := e.worker.Vitals()
 	if first.State != StateReady || !first.Ready() || first.Generation != 1 || first.Connections != 1 || first.InFlight != 0 || first.Requests != 1 {
 		t.Errorf("vitals %+v", first)
@@ -161,44 +162,6 @@ func TestMeterRates(t *testing.T) {
 		}
 	})
 }
-
-func TestWatch(t *testing.T) {
-	errFirst, errNext := errors.New("first"), errors.New("next")
-	for name, tt := range map[string]struct {
-		steps func(w *watch)
-		want  error
-		after time.Duration
-	}{
-		"runs at once":         {func(*watch) {}, errFirst, time.Second},
-		"pause":                {func(w *watch) { w.pause() }, nil, 0},
-		"each wait is whole":   {func(w *watch) { sleep(900); w.pause(); sleep(5000); w.resume() }, errFirst, 6900 * time.Millisecond},
-		"two pauses":           {func(w *watch) { w.pause(); w.pause(); w.resume() }, nil, 0},
-		"next span and reason": {func(w *watch) { w.pause(); w.next(2*time.Second, errNext); sleep(100); w.resume() }, errNext, 2100 * time.Millisecond},
-		"expires once":         {func(w *watch) { sleep(1500) }, errFirst, time.Second},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				start := time.Now()
-				var got error
-				var after time.Duration
-				w := newWatch(time.Second, errFirst, func(err error) {
-					if got != nil {
-						t.Error("expired twice")
-					}
-					got, after = err, time.Since(start)
-				})
-				tt.steps(w)
-				time.Sleep(time.Minute)
-				synctest.Wait()
-				if got != tt.want || after != tt.after {
-					t.Errorf("%v after %s, want %v after %s", got, after, tt.want, tt.after)
-				}
-			})
-		})
-	}
-}
-
-func sleep(ms int) { time.Sleep(time.Duration(ms) * time.Millisecond) }
 
 // net/http is behind a wall: what the worker knows of requests must outlive it.
 func TestOnlyStdhttpImportsNetHTTP(t *testing.T) {

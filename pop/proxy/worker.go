@@ -8,8 +8,8 @@
 // # Life of a request
 //
 // A listener accepts a connection if the ceiling allows, terminates TLS and
-// hands it to the codec that was agreed on ([stdhttp.Front], to be replaced by
-// codecs of our own). The codec makes an [exchange.Exchange] of each request.
+// hands it to the codec that was agreed on ([http1.Front], or [stdhttp.Front]
+// for HTTP/2). The codec makes an [exchange.Exchange] of each request.
 // The worker takes the connection's fields off, finds the route, replaces what
 // the client said about itself by what is known, picks a backend and sends the
 // request on. A backend that cannot be connected to is not the end: up to two
@@ -141,7 +141,7 @@ func (w *Worker) drainLocked() {
 		w.metrics.draining.Set(1)
 		w.log.Info("drain began", "connections", w.conns.count())
 		for _, l := range w.listeners {
-			l.face.Load().codec.front.Drain()
+			l.face.Load().codec.h2.Drain()
 		}
 	}
 }

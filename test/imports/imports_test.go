@@ -29,8 +29,9 @@ var allowed = map[string][]string{
 	"pop/headroom":       {},
 	"pop/link":           {},
 	"pop/termination":    {"internal/tickets"},
-	"pop/proxy":          {"configs", "internal/health", "internal/tickets", "origin", "pop/headroom", "pop/link", "pop/proxy/exchange", "pop/proxy/stdhttp", "pop/termination"},
+	"pop/proxy":          {"configs", "internal/health", "internal/tickets", "origin", "pop/headroom", "pop/link", "pop/proxy/exchange", "pop/proxy/http1", "pop/proxy/stdhttp", "pop/termination"},
 	"pop/proxy/exchange": {},
+	"pop/proxy/http1":    {"pop/proxy/exchange"},
 	"pop/proxy/stdhttp":  {"pop/proxy/exchange"},
 
 	"bgp":        {"bgp/shield"},
@@ -76,7 +77,7 @@ var pure = map[string][]string{
 
 // noNetHTTP are packages of the data path that must not depend on net/http,
 // which one adapter hides.
-var noNetHTTP = []string{"pop/proxy", "pop/proxy/exchange", "pop/termination"}
+var noNetHTTP = []string{"pop/proxy", "pop/proxy/exchange", "pop/proxy/http1", "pop/termination"}
 
 type pkg struct {
 	ImportPath string

@@ -1,14 +1,13 @@
 package stdhttp
 
 import (
-	"bufio"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/textproto"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,29 +23,15 @@ func (f *Front) serve(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	c := &client{front: f, conn: conn, w: w, rc: http.NewResponseController(w), r: r}
-	defer func() {
-		conn.leave()
-		if c.hijacked {
-			conn.end()
-		}
-	}()
+	defer conn.leave()
 
 	x := &exchange.Exchange{Conn: conn.info, Client: c, Start: time.Now(), Request: exchange.Request{
-		Protocol:  exchange.HTTP10,
+		Protocol:  exchange.HTTP2,
 		Method:    r.Method,
 		Authority: r.Host,
-		Path:      originForm(r.RequestURI),
+		Path:      r.RequestURI,
 		Fields:    fieldsOf(r.Header),
 	}}
-	switch {
-	case r.ProtoMajor == 2:
-		x.Request.Protocol = exchange.HTTP2
-	case r.ProtoAtLeast(1, 1):
-		x.Request.Protocol = exchange.HTTP11
-		// Without this, net/http would read the request's body away before it
-		// sends the response's head.
-		c.rc.EnableFullDuplex()
-	}
 	if r.ContentLength != 0 && r.Body != http.NoBody {
 		c.body = newRequestBody(c)
 		x.Request.Length, x.Request.Body, x.Request.Trailers = r.ContentLength, c.body, &c.body.trailers
@@ -58,26 +43,6 @@ func (f *Front) serve(w http.ResponseWriter, r *http.Request) {
 	if !c.complete {
 		panic(http.ErrAbortHandler) // the documented way to break a message off
 	}
-}
-
-// originForm returns path and query of a request target as received: an
-// absolute-form target (RFC 9112, 3.2.2) without its scheme and authority.
-func originForm(target string) string {
-	if strings.HasPrefix(target, "/") || target == "*" {
-		return target
-	}
-	_, rest, found := strings.Cut(target, "://")
-	if !found {
-		return target
-	}
-	end := strings.IndexAny(rest, "/?")
-	switch {
-	case end < 0:
-		return "/"
-	case rest[end] == '?':
-		return "/" + rest[end:]
-	}
-	return rest[end:]
 }
 
 // fieldsOf returns the lines of h sorted by name, without framing.
@@ -103,8 +68,9 @@ func fieldsOf(h http.Header) exchange.Fields {
 // addTo adds fields to h.
 func addTo(h http.Header, fields exchange.Fields) {
 	for _, field := range fields {
-		name := textproto.CanonicalMIMEHeaderKey(field.Name)
-		h[name] = append(h[name], field.Value)
+		// Cloned, for HPACK's dynamic table outlives the exchange.
+		name := strings.Clone(textproto.CanonicalMIMEHeaderKey(field.Name))
+		h[name] = append(h[name], strings.Clone(field.Value))
 	}
 }
 
@@ -116,13 +82,12 @@ type client struct {
 	rc       *http.ResponseController
 	r        *http.Request
 	body     *requestBody // nil if there is none
-	complete bool         // the response was sent to its end, or the connection hijacked
-	hijacked bool
+	complete bool         // the response was sent to its end
 }
 
 // Inform implements [exchange.Client].
 func (c *client) Inform(status int, fields exchange.Fields) error {
-	if !c.r.ProtoAtLeast(1, 1) || status < 102 || status > 199 {
+	if status < 102 || status > 199 {
 		return nil
 	}
 	h := c.w.Header()
@@ -147,12 +112,10 @@ func (c *client) Respond(r *exchange.Response) error {
 		h["Content-Type"] = nil // do not guess one
 	}
 	if r.Length >= 0 {
-		h["Content-Length"] = []string{formatLength(r.Length)}
+		h["Content-Length"] = []string{strconv.FormatInt(r.Length, 10)}
 	}
-	if r.Last || c.body != nil && !c.body.ended.Load() && c.r.ProtoMajor == 1 {
-		// Becomes GOAWAY on HTTP/2. Where the request's body is still under
-		// way, the connection could not be used for another request.
-		h["Connection"] = []string{"close"}
+	if r.Last {
+		h["Connection"] = []string{"close"} // becomes GOAWAY
 	}
 	deadline := func() { c.rc.SetWriteDeadline(time.Now().Add(c.front.config.BodyIdle)) }
 	deadline()
@@ -196,61 +159,16 @@ func (c *client) Respond(r *exchange.Response) error {
 			if !exchange.TrailerAllowed(field.Name) {
 				continue
 			}
-			h.Add(http.TrailerPrefix+field.Name, field.Value)
+			h.Add(http.TrailerPrefix+field.Name, strings.Clone(field.Value))
 		}
 	}
 	c.complete = true
 	return nil
 }
 
-// Upgrade implements [exchange.Client].
-func (c *client) Upgrade(fields exchange.Fields) (exchange.Tunnel, error) {
-	if c.r.ProtoMajor != 1 {
-		return nil, errors.New("HTTP/2 has no upgrade") // RFC 9113, 8.6
-	}
-	conn, buffered, err := c.rc.Hijack()
-	if err != nil {
-		return nil, err
-	}
-	c.hijacked, c.complete = true, true
-	conn.SetDeadline(time.Time{})
-	head := http.Header{"Connection": {"Upgrade"}, "Upgrade": {c.r.Header.Get("Upgrade")}}
-	addTo(head, fields)
-	conn.SetWriteDeadline(time.Now().Add(c.front.config.BodyIdle))
-	buffered.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
-	head.Write(buffered)
-	buffered.WriteString("\r\n")
-	if err := buffered.Flush(); err != nil {
-		conn.Close()
-		return nil, err
-	}
-	conn.SetWriteDeadline(time.Time{})
-	return &tunnel{Conn: conn, early: buffered.Reader}, nil
-}
-
-// tunnel is a hijacked client connection.
-type tunnel struct {
-	net.Conn
-	early *bufio.Reader // what net/http had read ahead; nil when taken
-}
-
-// Read implements [io.Reader].
-func (t *tunnel) Read(p []byte) (int, error) {
-	if t.early != nil {
-		if n := t.early.Buffered(); n > 0 {
-			return t.early.Read(p[:min(n, len(p))])
-		}
-		t.early = nil
-	}
-	return t.Conn.Read(p)
-}
-
-// CloseWrite implements [exchange.Tunnel].
-func (t *tunnel) CloseWrite() error {
-	if c, ok := t.Conn.(interface{ CloseWrite() error }); ok {
-		return c.CloseWrite()
-	}
-	return t.Close()
+// Upgrade implements [exchange.Client]. HTTP/2 has none (RFC 9113, 8.6).
+func (c *client) Upgrade(exchange.Fields) (exchange.Tunnel, error) {
+	return nil, errors.New("HTTP/2 has no upgrade")
 }
 
 // requestBody is the body of a client's request.

@@ -1,17 +1,14 @@
-// Package stdhttp carries exchanges over net/http: the front turns client
-// connections into exchanges, the back sends an exchange's request to an
-// origin. It is the only package below pop/proxy that imports net/http.
+// Package stdhttp serves HTTP/2 to clients over net/http. It is the only package
+// below pop/proxy that imports net/http.
 //
 // What net/http costs the exchange: field lines come sorted by name and with
 // canonical names, request trailers go on only if the client announced them,
-// and requests that net/http refuses itself (status 400, 417, 431, 501) never
-// become exchanges.
+// and requests that net/http refuses itself never become exchanges.
 //
 // # Concurrency
 //
-// All methods of [Front] and [Back] may be called by several goroutines at
-// once. Neither starts anything that outlives the calls into it, but for idle
-// origin connections, which [Back.CloseIdle] ends.
+// All methods of [Front] may be called by several goroutines at once. It starts
+// nothing that outlives the calls into it.
 package stdhttp
 
 import (
@@ -36,10 +33,9 @@ type FrontConfig struct {
 	MaxHeaderBytes int           // of a request's head
 }
 
-// Front serves client connections with HTTP/1.1 (and 1.0) and HTTP/2.
+// Front serves client connections with HTTP/2.
 type Front struct {
 	config FrontConfig
-	h1     *http.Server
 	// h2 is replaced by each Drain, because net/http can only ask all
 	// connections of a server to go, and only once.
 	h2    atomic.Pointer[http.Server]
@@ -49,26 +45,11 @@ type Front struct {
 // NewFront returns a front that serves no connection yet.
 func NewFront(config FrontConfig) *Front {
 	f := &Front{config: config}
-	f.h1 = f.newServer(func(p *http.Protocols) { p.SetHTTP1(true) })
 	f.h2.Store(f.newH2())
 	return f
 }
 
 func (f *Front) newH2() *http.Server {
-	s := f.newServer(func(p *http.Protocols) {
-		p.SetHTTP2(true)
-		p.SetUnencryptedHTTP2(true)
-	})
-	s.HTTP2 = &http.HTTP2Config{
-		// A peer that is gone without a word is noticed by a ping.
-		SendPingTimeout:  f.config.IdleTimeout,
-		PingTimeout:      f.config.HeaderTimeout,
-		WriteByteTimeout: f.config.BodyIdle,
-	}
-	return s
-}
-
-func (f *Front) newServer(protocols func(*http.Protocols)) *http.Server {
 	s := &http.Server{
 		Handler:                      http.HandlerFunc(f.serve),
 		ReadHeaderTimeout:            f.config.HeaderTimeout,
@@ -79,15 +60,21 @@ func (f *Front) newServer(protocols func(*http.Protocols)) *http.Server {
 		Protocols:                    new(http.Protocols),
 		BaseContext:                  func(l net.Listener) context.Context { return l.(*listener).ctx },
 		ConnState: func(c net.Conn, state http.ConnState) {
-			// A hijacked connection ends with its handler.
 			if state == http.StateClosed {
 				if s, ok := f.conns.Load(c); ok {
 					s.(*served).end()
 				}
 			}
 		},
+		HTTP2: &http.HTTP2Config{
+			// A peer that is gone without a word is noticed by a ping.
+			SendPingTimeout:  f.config.IdleTimeout,
+			PingTimeout:      f.config.HeaderTimeout,
+			WriteByteTimeout: f.config.BodyIdle,
+		},
 	}
-	protocols(s.Protocols)
+	s.Protocols.SetHTTP2(true)
+	s.Protocols.SetUnencryptedHTTP2(true)
 	return s
 }
 
@@ -96,7 +83,7 @@ type servedKey struct{}
 // ServeConn serves one connection, takes it over, and returns when it has ended
 // and every exchange on it is over. The exchanges' contexts end with ctx; the
 // connection then ends when they do, or when its underlying connection is
-// closed. info.HTTP2 selects the protocol; HTTP/2 over TLS needs a *tls.Conn.
+// closed. TLS needs a *tls.Conn.
 func (f *Front) ServeConn(ctx context.Context, conn net.Conn, info *exchange.Conn) {
 	defer conn.Close()
 	c := &served{conn: conn, info: info, done: make(chan struct{}), idle: make(chan struct{})}
@@ -105,14 +92,8 @@ func (f *Front) ServeConn(ctx context.Context, conn net.Conn, info *exchange.Con
 	defer f.conns.Delete(conn)
 
 	for !c.accepted.Load() {
-		server := f.h1
-		if info.HTTP2 {
-			server = f.h2.Load()
-		}
-		server.Serve(&listener{served: c, closed: make(chan struct{})}) // always returns an error
-		if !info.HTTP2 && !c.accepted.Load() {
-			return // CloseIdle came before; the HTTP/2 server has a successor
-		}
+		// Always returns an error; a server that Drain has shut down has a successor.
+		f.h2.Load().Serve(&listener{served: c, closed: make(chan struct{})})
 	}
 	<-c.done
 	c.join()
@@ -128,15 +109,10 @@ var stopped = func() context.Context {
 
 // Drain asks the clients of all HTTP/2 connections to go (GOAWAY, RFC 9113,
 // 6.8); their streams are served to the end. Later connections are served as
-// before. HTTP/1.1 has no such message: its clients are asked in the next
-// response, by [exchange.Response.Last].
+// before.
 func (f *Front) Drain() {
 	f.h2.Swap(f.newH2()).Shutdown(stopped)
 }
-
-// CloseIdle closes HTTP/1.1 connections between two requests, now and in
-// future. New HTTP/1.1 connections are closed at once.
-func (f *Front) CloseIdle() { f.h1.Shutdown(stopped) }
 
 // listener offers one connection to net/http's server.
 type listener struct {

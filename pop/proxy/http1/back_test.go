@@ -1,0 +1,190 @@
+package http1
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"anyedge/pop/proxy/exchange"
+)
+
+const ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+func TestConnectionsAreKept(t *testing.T) {
+	o := newOrigin(t, func(_ int64, conn *net.TCPConn, r *bufio.Reader) {
+		for readHead(r) != "" {
+			io.WriteString(conn, ok)
+		}
+	})
+	for range 3 {
+		if _, body, err := o.do(t, &exchange.Request{}); err != nil || body != "ok" {
+			t.Fatal(body, err)
+		}
+	}
+	if n := o.dials.Load(); n != 1 {
+		t.Errorf("%d connections for three requests", n)
+	}
+	o.back.CloseIdle()
+	if _, body, err := o.do(t, &exchange.Request{}); err != nil || body != "ok" || o.dials.Load() != 2 {
+		t.Errorf("after CloseIdle: %q, %v, %d connections", body, err, o.dials.Load())
+	}
+}
+
+// A kept connection on which the origin gives up at the next request is
+// replaced, if the request can be repeated.
+func TestStaleConnection(t *testing.T) {
+	body := func() io.ReadCloser { return io.NopCloser(strings.NewReader("x")) }
+	for _, tt := range []struct {
+		name    string
+		request exchange.Request
+		partial string // what the origin still sends
+		want    bool
+	}{
+		{"GET", exchange.Request{}, "", true},
+		{"DELETE", exchange.Request{Method: "DELETE"}, "", true},
+		{"POST", exchange.Request{Method: "POST"}, "", false},
+		{"GET with a body", exchange.Request{Body: body(), Length: 1}, "", false},
+		{"GET half answered", exchange.Request{}, "HTTP/1.1 ", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			o := newOrigin(t, func(n int64, conn *net.TCPConn, r *bufio.Reader) {
+				readHead(r)
+				io.WriteString(conn, ok)
+				if readHead(r); n == 1 {
+					io.WriteString(conn, tt.partial)
+					return
+				}
+				io.WriteString(conn, ok)
+			})
+			o.do(t, &exchange.Request{})
+			_, body, err := o.do(t, &tt.request)
+			if (err == nil) != tt.want || tt.want && (body != "ok" || o.dials.Load() != 2) {
+				t.Errorf("%q, %v, %d connections", body, err, o.dials.Load())
+			}
+		})
+	}
+}
+
+// The origin's silence is bounded, the client's is not its fault.
+func TestWaits(t *testing.T) {
+	silent := func(_ int64, _ *net.TCPConn, r *bufio.Reader) { io.Copy(io.Discard, r) }
+	half := func(_ int64, conn *net.TCPConn, r *bufio.Reader) {
+		readHead(r)
+		io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nx")
+		io.Copy(io.Discard, r)
+	}
+	for name, tt := range map[string]struct {
+		handle     func(int64, *net.TCPConn, *bufio.Reader)
+		head, body time.Duration
+	}{
+		"head": {silent, 50 * time.Millisecond, patience},
+		"body": {half, patience, 50 * time.Millisecond},
+	} {
+		o := newOrigin(t, tt.handle)
+		began := time.Now()
+		_, _, err := o.do(t, &exchange.Request{HeadWait: tt.head, BodyWait: tt.body})
+		if !errors.Is(err, exchange.ErrSlow) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if took := time.Since(began); took < 50*time.Millisecond || took > patience/2 {
+			t.Errorf("%s: gave up after %s", name, took)
+		}
+	}
+
+	o := newOrigin(t, func(_ int64, conn *net.TCPConn, r *bufio.Reader) {
+		readHead(r)
+		io.ReadFull(r, make([]byte, 5))
+		io.WriteString(conn, ok)
+	})
+	r := &exchange.Request{Method: "POST", Length: 5, Body: io.NopCloser(&slow{pieces: 5, pause: 60 * time.Millisecond}), HeadWait: 100 * time.Millisecond, BodyWait: patience}
+	if _, body, err := o.do(t, r); err != nil || body != "ok" {
+		t.Errorf("slow client: %q, %v", body, err)
+	}
+}
+
+// slow is a body of single bytes.
+type slow struct {
+	pieces int
+	pause  time.Duration
+}
+
+func (s *slow) Read(p []byte) (int, error) {
+	time.Sleep(s.pause)
+	if s.pieces == 0 {
+		return 0, io.EOF
+	}
+	s.pieces--
+	p[0] = 'x'
+	return 1, nil
+}
+
+func TestContextEndsExchange(t *testing.T) {
+	got := make(chan struct{})
+	o := newOrigin(t, func(_ int64, _ *net.TCPConn, r *bufio.Reader) {
+		readHead(r)
+		close(got)
+		io.Copy(io.Discard, r)
+	})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cause := errors.New("enough")
+	go func() {
+		<-got
+		cancel(cause)
+	}()
+	_, err := o.back.RoundTrip(ctx, originAddress, &exchange.Request{Method: "GET", Path: "/"}, nil)
+	if !errors.Is(err, cause) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// Trailers travel whether they were announced or not, but for those that may
+// not.
+func TestUploadTrailers(t *testing.T) {
+	heads := make(chan string, 1)
+	o := newOrigin(t, func(_ int64, conn *net.TCPConn, r *bufio.Reader) {
+		head := readHead(r)
+		var rest strings.Builder
+		for !strings.HasSuffix(rest.String(), "\r\n\r\n") {
+			b, err := r.ReadByte()
+			if err != nil {
+				break
+			}
+			rest.WriteByte(b)
+		}
+		heads <- head + rest.String()
+		io.WriteString(conn, ok)
+	})
+	trailers := exchange.Fields{{Name: "X-Sum"}}
+	body := &endingBody{Reader: strings.NewReader("abc"), end: func() {
+		trailers = exchange.Fields{{Name: "X-Sum", Value: "1"}, {Name: "X-Late", Value: "2"}, {Name: "Content-Length", Value: "9"}}
+	}}
+	if _, _, err := o.do(t, &exchange.Request{Method: "POST", Length: -1, Body: body, Trailers: &trailers}); err != nil {
+		t.Fatal(err)
+	}
+	want := "POST / HTTP/1.1\r\nHost: origin.example\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n" +
+		"3\r\nabc\r\n0\r\nX-Sum: 1\r\nX-Late: 2\r\n\r\n"
+	if got := <-heads; got != want {
+		t.Errorf("the origin got %q\nwant %q", got, want)
+	}
+}
+
+// endingBody calls end before it returns io.EOF.
+type endingBody struct {
+	io.Reader
+	end func()
+}
+
+func (b *endingBody) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if err == io.EOF {
+		b.end()
+	}
+	return n, err
+}
+
+func (*endingBody) Close() error { return nil }

@@ -1,0 +1,187 @@
+package http1
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"anyedge/pop/proxy/exchange"
+)
+
+// The states of a client's connection, for CloseIdle.
+const (
+	connBusy int32 = iota // reads or serves a request
+	connIdle              // waits for one
+	connGone              // is to end
+)
+
+const (
+	// linger is how long an idle connection keeps its buffer, in case that the
+	// next request comes soon.
+	linger = time.Second
+	// drainTimeout and drainBytes bound what is read of a connection that we
+	// end while its client may still be sending. Closing it at once would make
+	// a reset, which may destroy the answer on its way.
+	drainTimeout = time.Second
+	drainBytes   = 256 << 10
+)
+
+// conn is a client's connection. It is small, because many of them are idle:
+// what a request needs is in a turn.
+type conn struct {
+	front *Front
+	net   net.Conn
+	tcp   *net.TCPConn    // the socket below; nil if there is none
+	raw   syscall.RawConn // of tcp
+	info  *exchange.Conn
+	base  context.Context
+	in    reader
+	read  alarm
+	write alarm
+	state atomic.Int32
+	began bool // the first request has come
+}
+
+func newConn(f *Front, nc net.Conn, info *exchange.Conn, base context.Context) *conn {
+	c := &conn{
+		front: f, net: nc, info: info, base: base,
+		read: alarm{conn: nc}, write: alarm{conn: nc, write: true},
+	}
+	c.in.src = nc
+	c.tcp, c.raw = socket(nc)
+	return c
+}
+
+// socket returns the TCP socket below a connection; nil if there is none.
+func socket(nc net.Conn) (*net.TCPConn, syscall.RawConn) {
+	if secure, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		nc = secure.NetConn()
+	}
+	tcp, ok := nc.(*net.TCPConn)
+	if !ok {
+		return nil, nil
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return nil, nil
+	}
+	return tcp, raw
+}
+
+// serve serves requests until the connection is to end.
+func (c *conn) serve() {
+	for c.await() {
+		t := turns.Get().(*turn)
+		keep := t.serve(c)
+		t.clean()
+		turns.Put(t)
+		if !keep {
+			return
+		}
+		c.in.recycle()
+	}
+}
+
+// await waits for the first byte of the next request.
+func (c *conn) await() bool {
+	if c.in.buffered() > 0 { // sent ahead
+		return !c.front.going.Load() || !c.began
+	}
+	c.state.Store(connIdle)
+	if c.front.going.Load() {
+		return false
+	}
+	wait := c.front.config.IdleTimeout
+	if !c.began {
+		wait = c.front.config.HeaderTimeout
+	}
+	now := time.Now()
+	c.read.arm(now, min(linger, wait))
+	err := c.in.fill()
+	if isTimeout(err) && c.state.Load() == connIdle {
+		c.in.release()
+		c.read.set(now.Add(wait))
+		if c.state.Load() != connIdle { // CloseIdle may have come before
+			return false
+		}
+		if c.park() != nil {
+			return false
+		}
+		err = c.in.fill()
+	}
+	c.began = true
+	return err == nil && c.state.CompareAndSwap(connIdle, connBusy)
+}
+
+// park waits until there is something to read, without memory to read it to.
+func (c *conn) park() error {
+	if c.raw == nil {
+		return nil
+	}
+	return c.raw.Read(func(fd uintptr) bool {
+		var b [1]byte
+		for {
+			_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+			if err != unix.EINTR {
+				return err != unix.EAGAIN
+			}
+		}
+	})
+}
+
+// head reads a request's head. The wait for its first byte is over.
+func (c *conn) head() ([]byte, error) {
+	limit := c.front.config.MaxHeaderBytes
+	head, err := c.in.sectionAtHand(limit)
+	if head == nil && err == nil {
+		c.read.set(time.Now().Add(c.front.config.HeaderTimeout))
+		head, err = c.in.section(limit)
+	}
+	if err == nil && len(head) == 2 {
+		// One empty line before a request is forgiven (RFC 9112, 2.2).
+		head, err = c.in.section(limit)
+		if err == nil && len(head) == 2 {
+			return nil, errNewline
+		}
+	}
+	return head, err
+}
+
+// drain ends a connection on which the client may still be sending.
+func (c *conn) drain() {
+	if half, ok := c.net.(interface{ CloseWrite() error }); !ok || half.CloseWrite() != nil {
+		return
+	}
+	c.read.set(time.Now().Add(drainTimeout))
+	b := takeBuffer(pieceSize)
+	defer giveBuffer(b)
+	for n := 0; n < drainBytes; {
+		m, err := c.net.Read(b.b)
+		if err != nil {
+			return
+		}
+		n += m
+	}
+}
+
+// abort ends a connection in the middle of a message: on TLS without the
+// closure alert. A message that the connection's end would complete needs a
+// reset, which may destroy what is on its way.
+func (c *conn) abort(reset bool) {
+	if c.tcp == nil {
+		c.net.Close()
+		return
+	}
+	if reset {
+		c.tcp.SetLinger(0)
+	}
+	c.tcp.Close()
+}
+
+func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }

@@ -1,0 +1,94 @@
+// Package http1 speaks HTTP/1.1 and HTTP/1.0 (RFC 9110, RFC 9112): the [Front]
+// turns client connections into exchanges, the [Back] sends an exchange's
+// request to an origin.
+//
+// It is strict. What two recipients could read differently is refused, from
+// clients with a status of 400 and up, from origins with an error; either way
+// the connection ends. Every message is written anew, never copied through,
+// and field lines keep order and spelling.
+//
+// # Memory
+//
+// Heads are parsed where they were read, into strings that share the buffer's
+// memory; so what a request or response refers to is valid as [exchange]
+// says, and no longer. A kept connection makes no garbage. One that is idle
+// for a second holds no buffer.
+//
+// # Concurrency
+//
+// All methods of Front and Back may be called by several goroutines at once. A
+// connection to a client is served on one goroutine, the exchange with the
+// origin included. Only a request's body that is not at hand yet is sent by a
+// goroutine of its own, and only an origin that keeps the worker waiting makes
+// one that looks out for the client's hanging up. Both are joined before the
+// exchange is over.
+package http1
+
+import (
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"anyedge/pop/proxy/exchange"
+)
+
+// FrontConfig says how a front serves. All fields are required.
+type FrontConfig struct {
+	Handler        exchange.Handler
+	HeaderTimeout  time.Duration // to read a request's head, the first wait on a connection included
+	IdleTimeout    time.Duration // to wait for the next request
+	BodyIdle       time.Duration // to wait for the next piece of a body, in either direction
+	MaxHeaderBytes int           // of a request's head, and of its trailers
+}
+
+// Front serves client connections.
+type Front struct {
+	config FrontConfig
+	going  atomic.Bool // CloseIdle was called
+
+	mu    sync.Mutex
+	conns map[*conn]struct{}
+}
+
+// NewFront returns a front that serves no connection yet.
+func NewFront(config FrontConfig) *Front {
+	return &Front{config: config, conns: make(map[*conn]struct{})}
+}
+
+// ServeConn serves one connection, takes it over, and returns when it has
+// ended and every exchange on it is over. early are bytes that were read from
+// it before. The exchanges' contexts end with ctx; the connection ends when it
+// is closed, also by others.
+func (f *Front) ServeConn(ctx context.Context, nc net.Conn, early []byte, info *exchange.Conn) {
+	c := newConn(f, nc, info, ctx)
+	f.mu.Lock()
+	f.conns[c] = struct{}{}
+	f.mu.Unlock()
+	defer func() {
+		f.mu.Lock()
+		delete(f.conns, c)
+		f.mu.Unlock()
+		c.in.release()
+		c.net.Close()
+	}()
+	if len(early) > 0 {
+		c.in.makeRoom()
+		c.in.w = copy(c.in.buf.b, early)
+	}
+	c.serve()
+}
+
+// CloseIdle closes connections between two requests, now and in future. New
+// connections are closed at once.
+func (f *Front) CloseIdle() {
+	f.going.Store(true)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for c := range f.conns {
+		if c.state.CompareAndSwap(connIdle, connGone) {
+			c.net.SetReadDeadline(past)
+		}
+	}
+}
