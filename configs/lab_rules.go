@@ -1,6 +1,9 @@
 package configs
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // DefaultLab returns the lab that an absent config file stands for.
 func DefaultLab() *Lab {
@@ -49,6 +52,14 @@ func (l *Lab) check(d *document) {
 		}
 	}
 	d.uniquePrefixes("prefixes", l.Prefixes)
+	if len(l.Prefixes) > 0 && !slices.ContainsFunc(l.Prefixes, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
+		d.report("prefixes", "one must be IPv4: the lab's own addresses are, and its clients follow that route")
+	}
+	for i, p := range l.Pops {
+		if p.Name == "gslb" || p.Name == "consul" {
+			d.report(at("pops").index(i).key("name"), "%s is the name of another part of the lab", p.Name)
+		}
+	}
 	if len(l.Pops) > 8 {
 		d.report("pops", "at most 8, not %d", len(l.Pops))
 	}

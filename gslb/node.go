@@ -3,6 +3,7 @@ package gslb
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -144,14 +145,8 @@ func (n *Node) Reload(context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	old := n.cfg
-	for key, same := range map[string]bool{
-		"fleet":  reflect.DeepEqual(old.Fleet, cfg.Fleet),
-		"listen": reflect.DeepEqual(old.Listen, cfg.Listen),
-		"admin":  reflect.DeepEqual(old.Admin, cfg.Admin),
-	} {
-		if !same {
-			return fmt.Errorf("%s changed: that needs a restart", key)
-		}
+	if err := restartNeeded(old, cfg); err != nil {
+		return err
 	}
 	pops := steerPops(cfg, n.fleet.View(), time.Now())
 	table, err := steer.Build(steer.Input{Pops: pops, Clients: clients, Names: steerNames(cfg)})
@@ -163,6 +158,20 @@ func (n *Node) Reload(context.Context) error {
 	}
 	n.cfg, n.clients, n.pops = cfg, clients, pops
 	return nil
+}
+
+// restartNeeded says which changed keys a running node cannot take.
+func restartNeeded(old, cfg *configs.GSLB) error {
+	var errs []error
+	fixed := func(key string, a, b any) {
+		if !reflect.DeepEqual(a, b) {
+			errs = append(errs, fmt.Errorf("%s changed: that needs a restart", key))
+		}
+	}
+	fixed("fleet", old.Fleet, cfg.Fleet)
+	fixed("listen", old.Listen, cfg.Listen)
+	fixed("admin", old.Admin, cfg.Admin)
+	return errors.Join(errs...)
 }
 
 func zonesOf(cfg *configs.GSLB) []Zone {

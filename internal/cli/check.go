@@ -24,7 +24,7 @@ func runCheck(c *invocation) error {
 		for _, p := range problems {
 			fmt.Fprintln(c.errOut, p.Error())
 		}
-		return fmt.Errorf("%s: %d problems", *file, len(problems))
+		return fmt.Errorf("%s: not valid, problems: %d", *file, len(problems))
 	}
 	if err != nil {
 		return err

@@ -101,7 +101,7 @@ func (c *invocation) parse(want int) error {
 		return usageError{err}
 	}
 	if c.flags.NArg() != want {
-		return usagef("%d arguments after the flags, want %d", c.flags.NArg(), want)
+		return usagef("arguments after the flags: %d, want %d", c.flags.NArg(), want)
 	}
 	return nil
 }

@@ -48,8 +48,8 @@ func TestExitStatusAndWhereItIsSaid(t *testing.T) {
 		{[]string{"check"}, 2, "", "anyedge check: --config is required\n"},
 		{[]string{"pop"}, 2, "", "anyedge pop: --config is required\n"},
 		{[]string{"gslb"}, 2, "", "anyedge gslb: --config is required\n"},
-		{[]string{"check", "some.yaml"}, 2, "", "1 arguments after the flags, want 0"},
-		{[]string{"version", "now"}, 2, "", "1 arguments after the flags, want 0"},
+		{[]string{"check", "some.yaml"}, 2, "", "arguments after the flags: 1, want 0"},
+		{[]string{"version", "now"}, 2, "", "arguments after the flags: 1, want 0"},
 		{[]string{"check", "--config", missing}, 1, "", "missing.yaml: no such file"},
 		{[]string{"pop", "--config", missing}, 1, "", "anyedge pop: "},
 		{[]string{"gslb", "--config", missing}, 1, "", "anyedge gslb: "},
@@ -62,7 +62,7 @@ func TestExitStatusAndWhereItIsSaid(t *testing.T) {
 		{[]string{"status", "--admin", "localhost"}, 2, "", "invalid value"},
 		{[]string{"drain", "--for", "-5m"}, 2, "", "negative"},
 		{[]string{"drain", "--for", "5"}, 2, "", "not a duration"},
-		{[]string{"schema"}, 2, "", "0 arguments after the flags, want 1"},
+		{[]string{"schema"}, 2, "", "arguments after the flags: 0, want 1"},
 		{[]string{"schema", "nonsense"}, 2, "", "anyedge schema: "},
 		{[]string{"proxy"}, 1, "", `started without an agent; run "anyedge pop"`},
 	} {
@@ -149,7 +149,7 @@ func TestCheckPrintsEveryProblem(t *testing.T) {
 			t.Errorf("line %d of\n%swant %q with its place", i, errOut, want)
 		}
 	}
-	if last := lines[len(lines)-1]; last != "anyedge check: "+file+": 3 problems" {
+	if last := lines[len(lines)-1]; last != "anyedge check: "+file+": not valid, problems: 3" {
 		t.Errorf("last line %q", last)
 	}
 }

@@ -27,21 +27,22 @@ func statusRows(now time.Time, s pop.Status, routes pop.Routes, pools pop.Pools)
 	add := func(name string, tone ops.Tone, format string, args ...any) {
 		rows = append(rows, statusRow{name, fmt.Sprintf(format, args...), tone})
 	}
+	span := func(t time.Time) string { return now.Sub(t).Round(time.Second).String() }
 	ago := func(t time.Time) string {
 		if t.IsZero() {
 			return "never"
 		}
-		return now.Sub(t).Round(time.Second).String() + " ago"
+		return span(t) + " ago"
 	}
 
 	add("node", ops.TonePlain, "%s (PoP %s, region %s)", s.Node, s.Pop, s.Region)
 	add("health", healthTone(s.Health.State), "%s: %s", s.Health.State, s.Health.Reason)
-	add("announcement", announcementTone(s.Announcement.State), "%s, since %s: %s", s.Announcement.State, ago(s.Announcement.Since), s.Announcement.Reason)
+	add("announcement", announcementTone(s.Announcement.State), "%s for %s: %s", s.Announcement.State, span(s.Announcement.Since), s.Announcement.Reason)
 	if s.Guard.Refused != "" {
 		add("guard", ops.ToneWarn, "withdrawal refused: %s", s.Guard.Refused)
 	}
 	if s.Drain.Stage != pop.DrainNone {
-		add("drain", ops.ToneWarn, "%s, since %s", s.Drain.Stage, ago(s.Drain.Since))
+		add("drain", ops.ToneWarn, "%s for %s", s.Drain.Stage, span(s.Drain.Since))
 	}
 	w := s.Worker
 	if w.Ready {
@@ -58,9 +59,9 @@ func statusRows(now time.Time, s pop.Status, routes pop.Routes, pools pop.Pools)
 		add("config", ops.ToneWarn, "refused %s: %s", ago(s.Config.FailedAt), strings.ReplaceAll(s.Config.LastError, "\n", "; "))
 	}
 	if s.Fleet.Connected {
-		add("fleet", ops.ToneOK, "connected, since %s, %d nodes", ago(s.Fleet.Since), s.Fleet.Nodes)
+		add("fleet", ops.ToneOK, "connected for %s, %d nodes", span(s.Fleet.Since), s.Fleet.Nodes)
 	} else {
-		add("fleet", ops.ToneWarn, "out of reach, since %s; what was known stays", ago(s.Fleet.Since))
+		add("fleet", ops.ToneWarn, "out of reach for %s; what was known stays", span(s.Fleet.Since))
 	}
 	for _, key := range s.Fleet.Rejected {
 		add("fleet", ops.ToneWarn, "the value of %s is not valid; the last good one stays", key)

@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"time"
 
 	"anyedge/bgp"
@@ -330,8 +331,9 @@ func (l *Lab) eventually(ctx context.Context, what string, limit time.Duration, 
 // watchProcesses returns when ctx ends, and says when a part ends by itself.
 // The lab goes on without it: killing parts is what it is for.
 func (l *Lab) watchProcesses(ctx context.Context) error {
+	var wg sync.WaitGroup
 	for _, p := range l.processes() {
-		go func() {
+		wg.Go(func() {
 			select {
 			case <-p.ended():
 				if ctx.Err() == nil {
@@ -339,9 +341,10 @@ func (l *Lab) watchProcesses(ctx context.Context) error {
 				}
 			case <-ctx.Done():
 			}
-		}()
+		})
 	}
 	<-ctx.Done()
+	wg.Wait()
 	return nil
 }
 
