@@ -149,7 +149,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	group.Add(
 		daemon.NewTask("fleet view", a.fleet.Run),
 		daemon.NewTask("worker supervisor", func(ctx context.Context) error {
-			return a.supervisor.run(ctx, a.started.Worker.DrainTimeout.Std()+time.Second)
+			return a.supervisor.run(ctx, func() time.Duration { return a.conf.config().Worker.DrainTimeout.Std() + time.Second })
 		}),
 		a.member,
 	)
@@ -173,7 +173,7 @@ func (a *Agent) Run(ctx context.Context) error {
 func (a *Agent) serve(ctx context.Context) error {
 	a.awaitFleet(ctx)
 	now := time.Now()
-	if err := a.conf.start(ctx, a.fleetInputs(now)); err != nil {
+	if err := a.conf.start(ctx, a.fleetInputs(a.started, now)); err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
 	group := daemon.NewGroup(a.log)
@@ -297,7 +297,9 @@ func (a *Agent) configure(ctx context.Context) error {
 	for {
 		view := a.fleet.View()
 		a.conf.setDraining(ctx, a.closing.Load())
-		a.conf.update(ctx, a.fleetInputs(time.Now()))
+		cfg := a.conf.config()
+		a.catalog.follow(cfg)
+		a.conf.update(ctx, a.fleetInputs(cfg, time.Now()))
 		a.metrics.fleet.Set(truth(view.Connected))
 		select {
 		case <-ctx.Done():
@@ -309,11 +311,9 @@ func (a *Agent) configure(ctx context.Context) error {
 	}
 }
 
-// fleetInputs is what the fleet says about the worker's state.
-func (a *Agent) fleetInputs(now time.Time) fleetInputs {
+// fleetInputs is what the fleet says about the worker's state under a config.
+func (a *Agent) fleetInputs(cfg *configs.Pop, now time.Time) fleetInputs {
 	view := a.fleet.View()
-	cfg := a.conf.config()
-	a.catalog.follow(cfg)
 	ring, err := decodeRing(view.Ring)
 	if err != nil { // the view holds valid rings only
 		panic(err)
@@ -409,5 +409,5 @@ func (a *Agent) Reload(ctx context.Context) error {
 		a.conf.refused(err)
 		return err
 	}
-	return a.conf.reload(ctx, cfg)
+	return a.conf.reload(ctx, cfg, a.fleetInputs(cfg, time.Now()))
 }

@@ -101,12 +101,16 @@ func (c *configurator) stop() {
 	c.sockets.closeExcept(nil)
 }
 
-// reload takes a new config whole, or changes nothing.
-func (c *configurator) reload(ctx context.Context, cfg *configs.Pop) error {
+// reload takes a new config, and what the fleet says about its pools, whole, or
+// changes nothing.
+func (c *configurator) reload(ctx context.Context, cfg *configs.Pop, in fleetInputs) error {
 	c.turn.Lock()
 	defer c.turn.Unlock()
+	before := c.good
+	c.good = in
 	err := c.adopt(ctx, cfg)
 	if err != nil {
+		c.good = before
 		c.metrics.reloads.WithLabelValues("refused").Inc()
 		c.failed(err)
 		return err
@@ -142,6 +146,7 @@ func (c *configurator) adopt(ctx context.Context, cfg *configs.Pop) error {
 	}
 	c.sockets.closeExcept(set)
 	c.files, c.sockets = files, set
+	c.bad = fleetInputs{} // was refused together with the old config
 	c.look.Lock()
 	defer c.look.Unlock()
 	c.cfg = cfg
@@ -176,6 +181,11 @@ func restartNeeded(old, cfg *configs.Pop) error {
 	fixed("fleet", old.Fleet, cfg.Fleet)
 	fixed("admin", old.Admin, cfg.Admin)
 	fixed("bgp", session(old.BGP), session(cfg.BGP))
+	fixed("health", old.Health, cfg.Health)
+	fixed("guard", old.Guard, cfg.Guard)
+	fixed("tls.tickets", old.TLS.Tickets, cfg.TLS.Tickets)
+	fixed("log.level", old.Log.Level, cfg.Log.Level)
+	fixed("log.format", old.Log.Format, cfg.Log.Format)
 	return errors.Join(errs...)
 }
 

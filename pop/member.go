@@ -3,6 +3,7 @@ package pop
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -75,10 +76,15 @@ func (m *member) tell(r fleet.Report) {
 	m.report = r
 	m.mu.Unlock()
 	if r.State != old.State || r.Announcement != old.Announcement || r.Draining != old.Draining {
-		select {
-		case m.wake <- struct{}{}:
-		default:
-		}
+		m.poke()
+	}
+}
+
+// poke has Run publish at once.
+func (m *member) poke() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -120,9 +126,9 @@ func (m *member) publish(ctx context.Context) error {
 	err = m.fleet.PutReport(ctx, session, r)
 	switch {
 	case errors.Is(err, fleet.ErrSession):
-		m.setSession("")
+		m.lost(session)
 	case errors.Is(err, fleet.ErrConflict):
-		m.log.Error("another node of this name is part of the fleet", "node", m.node.Name)
+		return fmt.Errorf("another node named %s is part of the fleet: %w", m.node.Name, err)
 	}
 	return err
 }
@@ -154,7 +160,7 @@ func (m *member) liveSession(ctx context.Context) (fleet.Session, error) {
 	case err == nil:
 		m.renewed = time.Now()
 	case errors.Is(err, fleet.ErrSession):
-		m.setSession("")
+		m.lost(session)
 	}
 	return session, err
 }
@@ -182,6 +188,16 @@ func (m *member) setSession(s fleet.Session) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.session = s
+}
+
+// lost notes that a session has ended, and has Run get another one at once.
+func (m *member) lost(s fleet.Session) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.session == s {
+		m.session = ""
+		m.poke()
+	}
 }
 
 // look returns what the controller needs to know, and keeps track of who is
@@ -212,12 +228,15 @@ func healthyPops(view *fleet.View, now time.Time, ttl time.Duration) map[string]
 func (m *member) acquire(ctx context.Context, reason string) error {
 	session := m.currentSession()
 	if session == "" {
-		return errors.New("no fleet session")
+		return fleet.ErrSession
 	}
 	l := fleet.Lease{Node: m.node.Name, Pop: m.node.Pop, Reason: reason, At: time.Now()}
 	err := m.fleet.AcquireLease(ctx, session, l, func(view *fleet.View, others fleet.Leases) error {
 		return guard.Decide(m.policy, m.request(time.Now(), view, others))
 	})
+	if errors.Is(err, fleet.ErrSession) {
+		m.lost(session)
+	}
 	var refusal *guard.Refusal
 	if errors.As(err, &refusal) {
 		m.metrics.refusals.WithLabelValues(string(refusal.Cause)).Inc()

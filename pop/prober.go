@@ -45,6 +45,9 @@ func probe(ctx context.Context, l configs.Listener, h configs.Health, token stri
 	for {
 		r := probeResult{check: checkName(l.Name), ok: true}
 		if err := probeOnce(ctx, client, url, token); err != nil {
+			if ctx.Err() != nil {
+				return // cut off: that says nothing about the address
+			}
 			r.ok, r.detail = false, err.Error()
 		}
 		select {

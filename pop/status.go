@@ -105,7 +105,7 @@ func (a *Agent) Status() Status {
 	n, view, now := a.started.Node, a.fleet.View(), time.Now()
 	s := Status{
 		Node: n.Name, Pop: n.Pop, Region: n.Region,
-		Announcement: AnnouncementStatus{State: Withdrawn, Reason: "starting"},
+		Announcement: AnnouncementStatus{State: Withdrawn, Reason: "starting", Since: now},
 		Drain:        DrainStatus{Stage: DrainNone},
 		Config:       *a.conf.status.Load(),
 		Fleet:        FleetStatus{Connected: view.Connected, Since: view.LostSince, Nodes: len(view.Reports), Rejected: view.Rejected},

@@ -41,6 +41,8 @@ type supervisor struct {
 	args   []string // its arguments
 	log    *slog.Logger
 	events chan<- workerEvent
+	// patience bounds the wait for a worker's answer to a snapshot.
+	patience time.Duration
 
 	gathering sync.Mutex // held through one question for metrics
 	gathered  uint64     // the number of the newest question
@@ -66,7 +68,7 @@ type worker struct {
 }
 
 const (
-	// applyTimeout bounds the wait for a worker's answer to a snapshot.
+	// applyTimeout is a supervisor's patience.
 	applyTimeout = 10 * time.Second
 	// respawnMax bounds the pause before a worker is started again.
 	respawnMax = 5 * time.Second
@@ -75,12 +77,15 @@ const (
 var errNoWorker = errors.New("no worker is running")
 
 func newSupervisor(path string, args []string, log *slog.Logger, events chan<- workerEvent) *supervisor {
-	return &supervisor{path: path, args: args, log: log, events: events, changed: make(chan struct{})}
+	return &supervisor{
+		path: path, args: args, log: log, events: events, patience: applyTimeout,
+		changed: make(chan struct{}),
+	}
 }
 
 // run starts workers until ctx ends, then closes the link, which makes the
-// worker drain, and waits for it up to the grace.
-func (s *supervisor) run(ctx context.Context, grace time.Duration) error {
+// worker drain, and waits for it as long as grace says then.
+func (s *supervisor) run(ctx context.Context, grace func() time.Duration) error {
 	var starts []time.Time // of the last minute
 	for {
 		now := time.Now()
@@ -143,7 +148,7 @@ func (s *supervisor) start() (*worker, error) {
 }
 
 // serve follows one worker until it has exited.
-func (s *supervisor) serve(ctx context.Context, w *worker, grace time.Duration) {
+func (s *supervisor) serve(ctx context.Context, w *worker, grace func() time.Duration) {
 	received := make(chan struct{})
 	go func() {
 		defer close(received)
@@ -160,7 +165,7 @@ func (s *supervisor) serve(ctx context.Context, w *worker, grace time.Duration) 
 		w.conn.Close()
 		select {
 		case <-w.exited:
-		case <-time.After(grace):
+		case <-time.After(grace()):
 			s.log.Warn("worker did not drain in time, killed", "pid", w.cmd.Process.Pid)
 			w.cmd.Process.Kill()
 			<-w.exited
@@ -248,11 +253,11 @@ type refusedError struct{ reason string }
 func (e *refusedError) Error() string { return e.reason }
 
 // apply makes a the desired state and waits until a worker has it in force. A
-// [*refusedError] says why the worker cannot take it. On any error the state
-// before is the desired one again, and a worker that did not answer at all is
-// killed. Callers take turns.
+// [*refusedError] says why the worker cannot take it; to end over it is to
+// refuse it. On any error the state before is the desired one again, and a
+// worker that did not answer in time is killed. Callers take turns.
 func (s *supervisor) apply(ctx context.Context, a proxy.Apply, set *sockets) error {
-	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
+	patience, cancel := context.WithTimeoutCause(ctx, s.patience, fmt.Errorf("worker did not answer within %s", s.patience))
 	defer cancel()
 	s.mu.Lock()
 	before, beforeSockets := s.desired, s.sockets
@@ -262,7 +267,11 @@ func (s *supervisor) apply(ctx context.Context, a proxy.Apply, set *sockets) err
 	if w != nil {
 		s.sync(w)
 	}
-	err := s.await(ctx, a.Snapshot.Generation)
+	sent := w
+	if before.Snapshot == nil {
+		sent = nil // there is nothing to go back to: whoever comes next may take it
+	}
+	err := s.await(patience, a.Snapshot.Generation, sent)
 	if err == nil {
 		return nil
 	}
@@ -273,8 +282,8 @@ func (s *supervisor) apply(ctx context.Context, a proxy.Apply, set *sockets) err
 	var refused *refusedError
 	switch {
 	case w == nil:
-	case errors.As(err, &refused):
-		s.sync(w) // one that started with the refused state needs the old one
+	case errors.As(err, &refused), ctx.Err() != nil:
+		s.sync(w) // one that took the state, or started with it, needs the old one
 	default:
 		s.log.Warn("worker did not answer, killed", "pid", w.cmd.Process.Pid)
 		w.cmd.Process.Kill()
@@ -282,12 +291,17 @@ func (s *supervisor) apply(ctx context.Context, a proxy.Apply, set *sockets) err
 	return err
 }
 
-// await blocks until some worker has answered for a generation.
-func (s *supervisor) await(ctx context.Context, generation uint64) error {
+// await blocks until w, or if it is nil any worker, has answered for a
+// generation, or w has ended without an answer.
+func (s *supervisor) await(ctx context.Context, generation uint64, w *worker) error {
 	for {
 		s.mu.Lock()
+		ended := w != nil && s.running != w
 		var answer proxy.Applied
-		if s.running != nil {
+		switch {
+		case w != nil:
+			answer = w.answer
+		case s.running != nil:
 			answer = s.running.answer
 		}
 		changed := s.changed
@@ -298,10 +312,13 @@ func (s *supervisor) await(ctx context.Context, generation uint64) error {
 			}
 			return nil
 		}
+		if ended {
+			return &refusedError{"worker ended while it took the state"}
+		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("worker did not answer within %s", applyTimeout)
+			return context.Cause(ctx)
 		}
 	}
 }
