@@ -32,11 +32,11 @@ func dial(t testing.TB, cfg fleet.ConsulConfig) *fleet.Consul {
 }
 
 func TestMemoryKeepsTheContract(t *testing.T) {
-	fleettest.Run(t, fleettest.Suite{New: newMemory, TTL: 200 * time.Millisecond, ExpiresWithin: 200 * time.Millisecond})
+	fleettest.Run(t, fleettest.Suite{New: newMemory, TTL: 800 * time.Millisecond, ExpiresWithin: 800 * time.Millisecond})
 }
 
 func TestHandlerKeepsTheContract(t *testing.T) {
-	fleettest.Run(t, fleettest.Suite{New: newHandled, TTL: 300 * time.Millisecond, ExpiresWithin: 300 * time.Millisecond})
+	fleettest.Run(t, fleettest.Suite{New: newHandled, TTL: 800 * time.Millisecond, ExpiresWithin: 800 * time.Millisecond})
 }
 
 func TestConsulKeepsTheContract(t *testing.T) {

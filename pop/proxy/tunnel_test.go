@@ -114,7 +114,7 @@ func TestOtherUpgrades(t *testing.T) {
 func TestWebSocketIdle(t *testing.T) {
 	early := make(chan string, 1)
 	e := newEdge(t, serveRaw(t, webSocketOrigin(early)))
-	e.mustApply(func(s *Snapshot) { s.Listeners[0].Timeouts.Idle = configs.Duration(300 * time.Millisecond) })
+	e.mustApply(func(s *Snapshot) { s.Listeners[0].Timeouts.Idle = configs.Duration(time.Second) })
 	c := e.dial(clear1)
 	c.send(upgradeRequest)
 	await(t, "upgrade at origin", early)
@@ -122,7 +122,7 @@ func TestWebSocketIdle(t *testing.T) {
 	expect(t, c.r, "hello")
 	began := time.Now()
 	for range 6 { // movement keeps it open past the timeout
-		time.Sleep(75 * time.Millisecond)
+		time.Sleep(200 * time.Millisecond)
 		c.send("x")
 		expect(t, c.r, "x")
 	}

@@ -465,7 +465,7 @@ func renewalKeeps(t *testing.T, s *subject) {
 	defer cancel()
 	session := s.session()
 	s.must(s.Bind(s.ctx, "k", []byte("1"), session))
-	renew := time.NewTicker(s.suite.TTL / 3)
+	renew := time.NewTicker(s.suite.TTL / 8) // a busy machine may miss several
 	defer renew.Stop()
 	for end := time.After(span); ; {
 		select {
