@@ -15,7 +15,7 @@ import (
 	"anyedge/configs"
 	"anyedge/pop/proxy/exchange"
 	"anyedge/pop/proxy/http1"
-	"anyedge/pop/proxy/stdhttp"
+	"anyedge/pop/proxy/http2"
 	"anyedge/pop/termination"
 )
 
@@ -50,7 +50,7 @@ type face struct {
 // same.
 type codec struct {
 	h1          *http1.Front
-	h2          *stdhttp.Front
+	h2          *http2.Front
 	listener    *listener
 	metrics     *listenerMetrics
 	config      configs.Listener
@@ -68,13 +68,14 @@ func newCodec(l *listener, config configs.Listener) *codec {
 		BodyIdle:       t.BodyIdle.Std(),
 		MaxHeaderBytes: int(config.MaxHeaderBytes),
 	})
-	c.h2 = stdhttp.NewFront(stdhttp.FrontConfig{
+	c.h2 = http2.NewFront(http2.FrontConfig{
 		Handler:        c.serve,
 		Log:            l.worker.log.With("listener", l.name),
 		HeaderTimeout:  t.Header.Std(),
 		IdleTimeout:    t.Idle.Std(),
 		BodyIdle:       t.BodyIdle.Std(),
 		MaxHeaderBytes: int(config.MaxHeaderBytes),
+		Metrics:        l.worker.floods,
 	})
 	return c
 }

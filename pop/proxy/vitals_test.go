@@ -1,9 +1,6 @@
 package proxy
 
 import (
-	"errors"
-	"go/build"
-	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -161,40 +158,6 @@ func TestMeterRates(t *testing.T) {
 			t.Errorf("usage %+v, want at least 10 ms of work within a second", after)
 		}
 	})
-}
-
-// net/http is behind a wall: what the worker knows of requests must outlive it.
-func TestOnlyStdhttpImportsNetHTTP(t *testing.T) {
-	seen := 0
-	err := filepath.WalkDir(".", func(dir string, entry fs.DirEntry, err error) error {
-		if err != nil || !entry.IsDir() || entry.Name() == "testdata" {
-			return err
-		}
-		pkg, err := build.ImportDir(dir, 0)
-		var none *build.NoGoError
-		if errors.As(err, &none) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		seen++
-		for _, path := range pkg.Imports { // tests not included
-			if (path == "net/http" || strings.HasPrefix(path, "net/http/")) && dir != "stdhttp" {
-				t.Errorf("%s imports %s", dir, path)
-			}
-			if dir == "exchange" && strings.Contains(path, ".") || dir == "exchange" && strings.HasPrefix(path, "anyedge/") {
-				t.Errorf("exchange is a leaf and imports %s", path)
-			}
-			if dir == "stdhttp" && strings.HasPrefix(path, "anyedge/") && path != "anyedge/pop/proxy/exchange" {
-				t.Errorf("stdhttp imports %s", path)
-			}
-		}
-		return nil
-	})
-	if err != nil || seen < 3 {
-		t.Errorf("%d packages seen: %v", seen, err)
-	}
 }
 
 // When Run has returned, nothing that it started is left.

@@ -8,8 +8,8 @@
 // # Life of a request
 //
 // A listener accepts a connection if the ceiling allows, terminates TLS and
-// hands it to the codec that was agreed on ([http1.Front], or [stdhttp.Front]
-// for HTTP/2). The codec makes an [exchange.Exchange] of each request.
+// hands it to the codec that was agreed on ([http1.Front] or [http2.Front]).
+// The codec makes an [exchange.Exchange] of each request.
 // The worker takes the connection's fields off, finds the route, replaces what
 // the client said about itself by what is known, picks a backend and sends the
 // request on. A backend that cannot be connected to is not the end: up to two
@@ -38,6 +38,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"anyedge/origin"
+	"anyedge/pop/proxy/http2"
 	"anyedge/pop/termination"
 )
 
@@ -52,6 +53,7 @@ var errStopped = errors.New("the worker is stopping")
 type Worker struct {
 	log     *slog.Logger
 	metrics *metrics
+	floods  *http2.Metrics
 	origins *origin.Metrics
 	meter   *meter
 
@@ -106,6 +108,7 @@ func New(log *slog.Logger, reg *prometheus.Registry) *Worker {
 		log:       log,
 		metrics:   newMetrics(registerer),
 		origins:   origin.NewMetrics(registerer),
+		floods:    http2.NewMetrics(registerer),
 		meter:     newMeter("/"),
 		conns:     conns{open: make(map[net.Conn]struct{}), quiet: make(chan struct{}, 1)},
 		sockets:   make(map[socketKey]net.Listener),

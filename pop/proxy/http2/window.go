@@ -1,0 +1,39 @@
+package http2
+
+import (
+	h2 "golang.org/x/net/http2"
+)
+
+func (c *conn) onWindowUpdate(f *h2.WindowUpdateFrame) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// Each DATA frame may be answered with an update for its stream and one for
+	// the connection. Clients that open windows with each of their reads send
+	// more for large frames.
+	c.budget.earn(countWindow, int32(c.updates))
+	c.updates = 0
+	if err := c.spend(countWindow); err != nil {
+		return err
+	}
+	if f.StreamID == 0 {
+		if c.window += int64(f.Increment); c.window > maxWindow {
+			return h2.ConnectionError(h2.ErrCodeFlowControl) // RFC 9113, 6.9.1
+		}
+		if len(c.waiting) > 0 {
+			c.waiting[0].signal()
+		}
+		return nil
+	}
+	if f.StreamID > c.lastID {
+		return h2.ConnectionError(h2.ErrCodeProtocol) // RFC 9113, 5.1
+	}
+	s := c.streams[f.StreamID]
+	if s == nil {
+		return nil
+	}
+	if s.window += int64(f.Increment); s.window > maxWindow {
+		return h2.StreamError{StreamID: s.id, Code: h2.ErrCodeFlowControl} // RFC 9113, 6.9.1
+	}
+	s.signal()
+	return nil
+}
