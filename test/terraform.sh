@@ -14,7 +14,8 @@ export TF_DATA_DIR=$work/data
 say() { printf '  %s\n' "$*"; }
 fail() { echo "FAILED: $*" >&2; exit 1; }
 
-"$tf" version | head -n 1
+"$tf" version >"$work/version"
+head -n 1 "$work/version"
 "$tf" fmt -check -recursive terraform >/dev/null || fail "terraform fmt -recursive changes files"
 
 cd "$root/terraform/modules/pop"
@@ -32,14 +33,15 @@ trap cleanup EXIT
 tf init -input=false >/dev/null
 
 pid() { cat "$work/run/$1.pid"; }
-serves() { curl -fsS -m 3 "http://$1:8080/" | grep -q lab-origin; }
-state() { "$binary" status --admin "$1:8600" --json; }
+# No "| grep -q": it ends early, and pipefail makes that a failure of its feeder.
+serves() { [[ $(curl -fsS -m 3 "http://$1:8080/") == *lab-origin* ]]; }
+says() { [[ $("$binary" status --admin "$1:8600" --json) == *"$2"* ]]; }
 
 tf apply "${args[@]}" >"$work/apply.log" || { cat "$work/apply.log"; fail "apply"; }
 serves 127.79.1.1 || fail "fra does not serve"
 serves 127.79.2.1 || fail "iad does not serve"
-state 127.79.1.1 | grep -q '"state": "healthy"' || fail "fra is not healthy"
-state 127.79.2.1 | grep -q '"pop": "iad"' || fail "iad is not who it should be"
+says 127.79.1.1 '"state": "healthy"' || fail "fra is not healthy"
+says 127.79.2.1 '"pop": "iad"' || fail "iad is not who it should be"
 "$binary" check --config "$work/run/fra.yaml" >/dev/null || fail "the rendered config does not pass the check"
 say "applied: two PoPs serve, each healthy"
 
