@@ -46,7 +46,7 @@ check: lint ## gofmt, vet, staticcheck and the fast tests
 	$(GO) test -short -timeout 2m ./...
 
 .PHONY: test
-test: deps $(BIN) $(CONSUL) $(TOFU) ## every test: real Consul, BIRD, Terraform and the lab's story
+test: deps $(BIN) $(CONSUL) $(TOFU) $(CACHE)/h2spec ## every test: real Consul, BIRD, h2spec, Terraform and the story
 	test/all.sh
 
 .PHONY: race
@@ -62,6 +62,14 @@ bench: ## Go benchmarks, six runs each, read by benchstat
 	@mkdir -p $(CACHE)
 	$(GO) test -run '^$$' -bench . -benchmem -count 6 ./... | tee $(CACHE)/bench.txt
 	$(GO) tool benchstat $(CACHE)/bench.txt
+
+.PHONY: conformance
+conformance: $(CACHE)/h2spec ## h2spec, every test, against the HTTP/2 codec in clear text and over TLS
+	ANYEDGE_H2SPEC=$(CURDIR)/$(CACHE)/h2spec $(GO) test -count 1 -timeout 5m -run H2Spec -v ./pop/proxy/http2
+
+$(CACHE)/h2spec:
+	@mkdir -p $(CACHE)
+	GOBIN=$(CURDIR)/$(CACHE) GOFLAGS=-mod=mod $(GO) install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
 
 .PHONY: vuln
 vuln: ## known vulnerabilities in what we call (asks the Go vulnerability database)

@@ -21,6 +21,16 @@ type Pick struct {
 // this request has tried before. It returns [ErrNoBackend] when none is left.
 // The caller must call [Pick.Done]. Pick does not block.
 func (p *Pool) Pick(exclude []netip.AddrPort) (*Pick, error) {
+	// Small enough to be inlined, so that the Pick need not go on the heap.
+	c := p.choose(exclude)
+	if c == nil {
+		return nil, ErrNoBackend
+	}
+	return &Pick{choice: c}, nil
+}
+
+// choose takes the next choice and counts it; nil when there is none.
+func (p *Pool) choose(exclude []netip.AddrPort) *choice {
 	s := p.current.Load()
 	var c *choice
 	if s.least {
@@ -30,11 +40,11 @@ func (p *Pool) Pick(exclude []netip.AddrPort) (*Pick, error) {
 	}
 	if c == nil {
 		p.starved.Add(1)
-		return nil, ErrNoBackend
+		return nil
 	}
 	c.member.inFlight.Add(1)
 	c.member.picks.Add(1)
-	return &Pick{choice: c}, nil
+	return c
 }
 
 // Backend returns what was chosen.

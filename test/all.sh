@@ -3,12 +3,12 @@
 # built bin/anyedge and the tools in .cache.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export PATH=$PATH:/usr/sbin:/sbin ANYEDGE_CONSUL=$PWD/.cache/consul
+export PATH=$PATH:/usr/sbin:/sbin ANYEDGE_CONSUL=$PWD/.cache/consul ANYEDGE_H2SPEC=$PWD/.cache/h2spec
 
 echo "== format and static analysis"
 make --no-print-directory lint
 
-echo "== Go tests, with a real Consul, BIRD, dig and curl where installed"
+echo "== Go tests, with a real Consul and h2spec, and BIRD, dig and curl where installed"
 go test -timeout 10m ./...
 
 echo "== the story: a whole edge on this machine, state in memory"
