@@ -206,18 +206,36 @@ func (c *Consul) Bind(ctx context.Context, key string, value []byte, s Session) 
 	if err := checkWrite(key, value); err != nil {
 		return err
 	}
-	pair := &api.KVPair{Key: c.prefix + key, Value: value, Session: string(s)}
-	ok, _, err := c.client.KV().Acquire(pair, (&api.WriteOptions{}).WithContext(ctx))
-	var status api.StatusError
-	switch {
-	case errors.As(err, &status) && strings.Contains(status.Body, invalidSession):
-		return fmt.Errorf("bind %s: %w", key, ErrSession)
-	case err != nil:
-		return fmt.Errorf("bind %s: %w", key, err)
-	case !ok:
-		return fmt.Errorf("bind %s: %w", key, ErrConflict)
+	for tries := 3; ; tries-- {
+		ok, err := c.acquire(ctx, key, value, s)
+		switch {
+		case err != nil:
+			return fmt.Errorf("bind %s: %w", key, err)
+		case ok:
+			return nil
+		case tries == 1 || !c.delayed(ctx, key):
+			return fmt.Errorf("bind %s: %w", key, ErrConflict)
+		}
+		_ = sleep(ctx, 2*lockDelay) // the next try sees that ctx is done
 	}
-	return nil
+}
+
+// acquire asks Consul once to write value and lock the key for s.
+func (c *Consul) acquire(ctx context.Context, key string, value []byte, s Session) (ok bool, err error) {
+	pair := &api.KVPair{Key: c.prefix + key, Value: value, Session: string(s)}
+	ok, _, err = c.client.KV().Acquire(pair, (&api.WriteOptions{}).WithContext(ctx))
+	var status api.StatusError
+	if errors.As(err, &status) && strings.Contains(status.Body, invalidSession) {
+		err = ErrSession
+	}
+	return ok, err
+}
+
+// delayed reports whether a refused lock is free: then Consul refused it for the
+// lock delay after the end of its last holder, without a look at who asked.
+func (c *Consul) delayed(ctx context.Context, key string) bool {
+	e, err := c.Get(ctx, key)
+	return errors.Is(err, ErrNotFound) || err == nil && e.Session == ""
 }
 
 // NewSession implements [Store].
