@@ -38,16 +38,17 @@ func (r *rotator) String() string { return "ticket rotator" }
 // from all trying at one instant.
 const rotatePause = time.Second
 
-// Run rotates until ctx ends.
+// Run rotates until ctx ends. It looks at once: a fleet's first node makes the
+// ring before it has clients.
 func (r *rotator) Run(ctx context.Context) error {
 	for {
+		if err := r.rotate(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			r.log.Warn("ticket ring not rotated, retrying", "error", err)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(rotatePause/2 + rand.N(rotatePause)):
-		}
-		if err := r.rotate(ctx, time.Now()); err != nil && ctx.Err() == nil {
-			r.log.Warn("ticket ring not rotated, retrying", "error", err)
 		}
 	}
 }

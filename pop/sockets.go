@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"anyedge/configs"
 	"anyedge/pop/proxy"
 )
@@ -16,8 +18,14 @@ import (
 // as long as the config is in force, whatever happens to workers, so
 // connections queue in the kernel while no worker accepts.
 type sockets struct {
-	open map[socketKey]*os.File
+	open map[socketKey]*socket
 }
+
+// socket is a bare descriptor. An os.File would be watched by this process's
+// poller, and wake the agent for every client that connects.
+type socket struct{ fd int }
+
+func (s *socket) close() { unix.Close(s.fd) }
 
 type socketKey struct {
 	name    string
@@ -27,20 +35,20 @@ type socketKey struct {
 // bind opens the sockets of the listeners, taking over those that old already
 // has. On error nothing is left open but what old had.
 func bind(ctx context.Context, listeners []configs.Listener, old *sockets) (*sockets, error) {
-	s := &sockets{open: make(map[socketKey]*os.File)}
+	s := &sockets{open: make(map[socketKey]*socket)}
 	var errs []error
 	for _, l := range listeners {
 		key := socketKey{l.Name, l.Address}
-		if f := old.file(key); f != nil {
-			s.open[key] = f
+		if held := old.held(key); held != nil {
+			s.open[key] = held
 			continue
 		}
-		f, err := listen(ctx, l.Address)
+		opened, err := listen(ctx, l.Address)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("listener %s: %w", l.Name, err))
 			continue
 		}
-		s.open[key] = f
+		s.open[key] = opened
 	}
 	if err := errors.Join(errs...); err != nil {
 		s.closeExcept(old)
@@ -49,17 +57,27 @@ func bind(ctx context.Context, listeners []configs.Listener, old *sockets) (*soc
 	return s, nil
 }
 
-func listen(ctx context.Context, address netip.AddrPort) (*os.File, error) {
+func listen(ctx context.Context, address netip.AddrPort) (*socket, error) {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", address.String())
 	if err != nil {
 		return nil, err
 	}
-	defer l.Close() // File duplicates it
-	return l.(*net.TCPListener).File()
+	defer l.Close() // a duplicate stays
+	raw, err := l.(*net.TCPListener).SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	s := new(socket)
+	if controlErr := raw.Control(func(fd uintptr) { s.fd, err = duplicate(int(fd)) }); controlErr != nil {
+		return nil, controlErr
+	}
+	return s, err
 }
 
-func (s *sockets) file(key socketKey) *os.File {
+func duplicate(fd int) (int, error) { return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0) }
+
+func (s *sockets) held(key socketKey) *socket {
 	if s == nil {
 		return nil
 	}
@@ -71,20 +89,32 @@ func (s *sockets) closeExcept(keep *sockets) {
 	if s == nil {
 		return
 	}
-	for key, f := range s.open {
-		if keep.file(key) != f {
-			f.Close()
+	for key, held := range s.open {
+		if keep.held(key) != held {
+			held.close()
 		}
 	}
 }
 
-// list returns names and descriptors in the same order.
-func (s *sockets) list() ([]proxy.Socket, []*os.File) {
-	names := make([]proxy.Socket, 0, len(s.open))
-	files := make([]*os.File, 0, len(s.open))
-	for key, f := range s.open {
+// list returns names, and duplicates of the descriptors in the same order, which
+// the caller closes.
+func (s *sockets) list() ([]proxy.Socket, []*os.File, error) {
+	var names []proxy.Socket
+	var files []*os.File
+	for key, held := range s.open {
+		fd, err := duplicate(held.fd)
+		if err != nil {
+			closeFiles(files)
+			return nil, nil, fmt.Errorf("listener %s: %w", key.name, err)
+		}
 		names = append(names, proxy.Socket{Name: key.name, Address: key.address})
-		files = append(files, f)
+		files = append(files, os.NewFile(uintptr(fd), key.name))
 	}
-	return names, files
+	return names, files, nil
+}
+
+func closeFiles(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
 }

@@ -69,7 +69,7 @@ func TestBindTakesOverWhatIsOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	key := socketKey{"b", b}
-	if next.file(key) == nil || next.file(key) != old.file(key) {
+	if next.held(key) == nil || next.held(key) != old.held(key) {
 		t.Error("the socket of b was not taken over")
 	}
 	if got := openSockets(t) - before; got != 3 {
@@ -117,7 +117,11 @@ func TestListKeepsNamesAndFilesTogether(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.closeExcept(nil)
-	names, files := s.list()
+	names, files, err := s.list()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeFiles(files)
 	if len(names) != len(listeners) || len(files) != len(listeners) {
 		t.Fatalf("%d names, %d files, want %d", len(names), len(files), len(listeners))
 	}

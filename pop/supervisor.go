@@ -338,10 +338,15 @@ func (s *supervisor) sync(w *worker) {
 		a.Snapshot = a.Snapshot.WithStates(vitals.Pools)
 	}
 	var files []*os.File
+	var err error
 	if set != w.has {
-		a.Sockets, files = set.list()
+		a.Sockets, files, err = set.list()
 	}
-	if err := w.conn.Send(proxy.KindApply, a, files...); err != nil {
+	if err == nil {
+		err = w.conn.Send(proxy.KindApply, a, files...)
+		closeFiles(files)
+	}
+	if err != nil {
 		s.log.Warn("worker did not take its state, killed", "pid", w.cmd.Process.Pid, "error", err)
 		w.cmd.Process.Kill()
 		return

@@ -46,7 +46,11 @@ func newCrew(t *testing.T, grace time.Duration) *crew {
 		t.Fatal(err)
 	}
 	c := &crew{T: t, set: set, events: make(chan workerEvent, 100), done: make(chan struct{})}
-	_, files := set.list()
+	_, files, err := set.list()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeFiles(files)
 	l, err := net.FileListener(files[0])
 	if err != nil {
 		t.Fatal(err)
