@@ -46,6 +46,8 @@ func TestTakeHop(t *testing.T) {
 		err    error
 	}{
 		{"nothing", Fields{{"Accept", "*/*"}}, Fields{{"Accept", "*/*"}}, Hop{}, nil},
+		{"framing in disguise", Fields{{"Content_Length", "5"}, {"transfer.encoding", "chunked"}, {"Content-Length", "5"}, {"Content_Lengths", "x"}},
+			Fields{{"Content-Length", "5"}, {"Content_Lengths", "x"}}, Hop{}, nil},
 		{"by definition",
 			Fields{
 				{"connection", "close"}, {"Keep-Alive", "5"}, {"Proxy-Connection", "x"}, {"TE", "gzip"}, {"Trailer", "x"},

@@ -59,7 +59,9 @@ func (f *Fields) TakeHop() (Hop, error) {
 }
 
 // hopByHop reports whether a field is about one connection whatever the
-// Connection field says.
+// Connection field says. Framing fields in a loose spelling, such as
+// Content_Length, are too: an origin that takes "_" for "-" would split the
+// message by them.
 func hopByHop(name string) bool {
 	switch len(name) {
 	case 2:
@@ -69,11 +71,11 @@ func hopByHop(name string) bool {
 	case 10:
 		return EqualName(name, "Connection") || EqualName(name, "Keep-Alive")
 	case 14:
-		return EqualName(name, "HTTP2-Settings")
+		return EqualName(name, "HTTP2-Settings") || disguised(name, "Content-Length")
 	case 16:
 		return EqualName(name, "Proxy-Connection")
 	case 17:
-		return EqualName(name, "Transfer-Encoding")
+		return EqualName(name, "Transfer-Encoding") || disguised(name, "Transfer-Encoding")
 	case 18:
 		return EqualName(name, "Proxy-Authenticate")
 	case 19:
@@ -83,6 +85,11 @@ func hopByHop(name string) bool {
 		return EqualName(name, "Proxy-Authentication-Info")
 	}
 	return false
+}
+
+// disguised reports whether name is a loose spelling of a field.
+func disguised(name, field string) bool {
+	return len(name) == len(field) && loosePrefix(name, field) && !EqualName(name, field)
 }
 
 // TrailerAllowed reports whether a field may travel in a trailer section:
