@@ -63,9 +63,19 @@ bench: ## Go benchmarks, six runs each, read by benchstat
 	$(GO) test -run '^$$' -bench . -benchmem -count 6 ./... | tee $(CACHE)/bench.txt
 	$(GO) tool benchstat $(CACHE)/bench.txt
 
+.PHONY: bench-proxy
+bench-proxy: $(BIN) ## anyedge beside HAProxy, nginx and Caddy: CPU per request and ratios (installs them)
+	test/bench/install.sh
+	$(GO) run ./test/bench --out $(CACHE)/bench-proxy.md
+
 .PHONY: conformance
 conformance: $(CACHE)/h2spec ## h2spec, every test, against the HTTP/2 codec in clear text and over TLS
 	ANYEDGE_H2SPEC=$(CURDIR)/$(CACHE)/h2spec $(GO) test -count 1 -timeout 5m -run H2Spec -v ./pop/proxy/http2
+
+.PHONY: differential
+differential: $(BIN) ## 6000 malformed requests through anyedge, HAProxy and nginx (installs them)
+	test/bench/install.sh
+	ANYEDGE_DIFFERENTIAL=1 $(GO) test -count 1 -timeout 10m -v ./test/differential
 
 $(CACHE)/h2spec:
 	@mkdir -p $(CACHE)

@@ -96,17 +96,21 @@ func (f *forward) serve(ctx context.Context) {
 	}
 	f.worker.requests.Add(1)
 	if err != nil {
-		f.answer(400, exchange.OutcomeRefused, err.Error())
+		x.Refusal = exchange.Refusal{Status: 400, Reason: err.Error()}
+		f.refuse()
 		return
 	}
 	if x.Request.Method == "CONNECT" {
-		f.answer(501, exchange.OutcomeRefused, "CONNECT is not served here")
+		// What follows is meant for the tunnel. It must not be read as requests.
+		x.Refusal = exchange.Refusal{Status: 501, Reason: "CONNECT is not served here"}
+		f.refuse()
 		return
 	}
 	r, err := f.state.table.find(x.Request.Authority, x.Request.Path)
 	switch {
 	case err != nil:
-		f.answer(400, exchange.OutcomeRefused, err.Error())
+		x.Refusal = exchange.Refusal{Status: 400, Reason: err.Error()}
+		f.refuse()
 	case r == nil:
 		f.answer(404, exchange.OutcomeNoRoute, "no route for this host and path")
 	default:

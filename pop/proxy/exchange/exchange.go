@@ -195,8 +195,9 @@ type Exchange struct {
 	Client  Client
 	Start   time.Time // when the request's head was complete
 	// Refusal is set on a head that is no valid request: Request holds what
-	// could be read of it, and all there is to do is to answer. The connection
-	// ends after it.
+	// could be read of it, and all there is to do is to answer. The handler
+	// may set it on a head that it refuses itself. An HTTP/1.1 connection ends
+	// after it.
 	Refusal Refusal
 
 	ID      string         // unique; travels in X-Request-Id
