@@ -31,7 +31,7 @@ func TestDefaults(t *testing.T) {
 	}{
 		{"protocols in clear text", p.Listeners[0].Protocols, []string{"h1"}},
 		{"idle timeout", p.Listeners[0].Timeouts.Idle.Std(), 75 * time.Second},
-		{"head bound", p.Listeners[0].MaxHeaderBytes, Size(32 << 10)},
+		{"head bound", p.Listeners[0].Limits.HeaderBytes, Size(32 << 10)},
 		{"balance", pool.Balance, "round_robin"},
 		{"weight", pool.Backends[0].Weight, 1},
 		{"warm", *pool.Warm, 1},

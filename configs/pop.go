@@ -91,16 +91,40 @@ type Listener struct {
 	Address netip.AddrPort `yaml:"address" required:"true"`
 	// Clear serves clear text. Default false: TLS is terminated.
 	Clear bool `yaml:"clear"`
-	// Protocols are spoken to clients: h1, h2. Default both on TLS; h1 in
-	// clear text.
-	Protocols []string `yaml:"protocols" enum:"h1 h2"`
+	// Protocols are spoken to clients: h1, h2, h3. Default h1 and h2 on TLS; h1
+	// in clear text. h3 needs TLS, listens on the UDP port of the same number,
+	// and is offered to clients of h1 and h2 by Alt-Svc (RFC 7838).
+	Protocols []string `yaml:"protocols" enum:"h1 h2 h3"`
 	// TrustedHops may set Forwarded and X-Forwarded-For; from anybody else
 	// these fields are dropped.
 	TrustedHops []netip.Prefix `yaml:"trusted_hops"`
 	// Timeouts bound what a client may hold open.
 	Timeouts ListenerTimeouts `yaml:"timeouts"`
-	// MaxHeaderBytes bounds a request head. Default 32KiB, 1KiB to 1MiB.
-	MaxHeaderBytes Size `yaml:"max_header_bytes" default:"32KiB" range:"1KiB..1MiB"`
+	// Limits bound what a client may ask for.
+	Limits ListenerLimits `yaml:"limits"`
+}
+
+// ListenerLimits bound what a client may ask for. What is over one of the first
+// three is refused with a status of 4xx.
+type ListenerLimits struct {
+	// HeaderBytes bounds a request head. Default 32KiB, 1KiB to 1MiB.
+	HeaderBytes Size `yaml:"header_bytes" default:"32KiB" range:"1KiB..1MiB"`
+	// HeaderFields bounds the field lines of a request head. Default 100, 10 to
+	// 10000.
+	HeaderFields int `yaml:"header_fields" default:"100" range:"10..10000"`
+	// URIBytes bounds a request's path and query; less than header_bytes.
+	// Default 8KiB, or half of header_bytes if that is less; 64B to 64KiB.
+	URIBytes Size `yaml:"uri_bytes" range:"64B..64KiB"`
+	// Streams bounds the requests under way on one connection of h2 or h3.
+	// Default 128, 1 to 1000.
+	Streams int `yaml:"streams" default:"128" range:"1..1000"`
+	// ClientConnections bounds the connections of one client address: an IPv4
+	// address or an IPv6 /64. Trusted hops have no such bound. Default 1024.
+	ClientConnections int `yaml:"client_connections" default:"1024" range:"1..1000000"`
+	// BodyRate is the least pace of a request body of declared length, in bytes
+	// per second on average, from five seconds after its begin; time in which
+	// the origin does not take it does not count. Default 256B.
+	BodyRate Size `yaml:"body_rate" default:"256B" range:"1B..1GiB"`
 }
 
 // ListenerTimeouts bound what a client may hold open.
@@ -154,8 +178,40 @@ type Route struct {
 	Match Match `yaml:"match"`
 	// Pool names the pool.
 	Pool string `yaml:"pool" required:"true"`
-	// Timeout bounds the wait for the response head. Default 30s.
+	// Timeout bounds the wait for the response head, over all tries. Default 30s.
 	Timeout Duration `yaml:"timeout" default:"30s" range:"1ms..24h"`
+	// Retries says when another backend is tried after one has failed.
+	Retries Retries `yaml:"retries"`
+	// Hedge sends slow requests to a second backend. Absent: never.
+	Hedge *Hedge `yaml:"hedge"`
+	// ServerTiming tells clients in Server-Timing how long the origin took.
+	// Default false.
+	ServerTiming bool `yaml:"server_timing"`
+	// Connect serves the method CONNECT: the client gets a tunnel to a backend of
+	// the pool, whatever port its request names. Such a route matches CONNECT
+	// only, and has no path. Default false: CONNECT is refused.
+	Connect bool `yaml:"connect"`
+}
+
+// Retries says when another backend is tried. That happens only before any byte
+// of a response, and only when it does no harm: the request was not sent, or
+// the origin refused it unprocessed, or its method is idempotent; and what of
+// its body was sent is still at hand.
+type Retries struct {
+	// Attempts is how many further backends one request may be sent to, 0 to 5.
+	// Default 2.
+	Attempts *int `yaml:"attempts" default:"2" range:"0..5"`
+	// Budget bounds retries and hedges as a share of the pool's requests, 0% to
+	// 100%; ten at once are always allowed, so that a quiet pool has some.
+	// Default 20%.
+	Budget *Percent `yaml:"budget" default:"20%" range:"0%..100%"`
+}
+
+// Hedge sends a request with a safe method and no body to a second backend when
+// the first keeps silent. The first answer wins, the other is given up.
+type Hedge struct {
+	// After is how long the first backend is given.
+	After Duration `yaml:"after" required:"true" range:"1ms..1m"`
 }
 
 // Match selects requests. Empty fields match all.
@@ -184,8 +240,18 @@ type Pool struct {
 	// Warm is how many idle connections are kept ready per backend, 0 to 64.
 	// Default 1.
 	Warm *int `yaml:"warm" default:"1" range:"0..64"`
+	// Protocol is spoken to the backends: h1 (default), h2 (by ALPN with tls,
+	// with prior knowledge in clear text), or auto, which needs tls and takes
+	// what each backend agrees to, h2 first.
+	Protocol string `yaml:"protocol" default:"h1" enum:"h1 h2 auto"`
 	// ConnectTimeout bounds dialling a backend. Default 2s.
 	ConnectTimeout Duration `yaml:"connect_timeout" default:"2s" range:"1ms..1m"`
+	// FirstByteTimeout bounds one backend's silence before its response head; time
+	// spent on waiting for the client does not count. Default 30s.
+	FirstByteTimeout Duration `yaml:"first_byte_timeout" default:"30s" range:"1ms..24h"`
+	// IdleTimeout bounds the wait for each piece of a response's body. Default
+	// 30s.
+	IdleTimeout Duration `yaml:"idle_timeout" default:"30s" range:"1ms..24h"`
 	// TLS speaks TLS to the backends. Absent: clear text.
 	TLS *PoolTLS `yaml:"tls"`
 }
@@ -358,6 +424,9 @@ type Worker struct {
 	// MaxConnections is the ceiling of client connections. Default: a quarter
 	// of the descriptor limit.
 	MaxConnections int `yaml:"max_connections" range:"1..10000000"`
+	// BufferMemory is the ceiling of memory for bytes on their way. When it is
+	// spent, new requests wait for a second, then get 503. Default 256MiB.
+	BufferMemory Size `yaml:"buffer_memory" default:"256MiB" range:"1MiB..1024GiB"`
 }
 
 // Admin is the operator's API. It has no authentication of its own: bind it to

@@ -3,6 +3,7 @@ package configs
 import (
 	"cmp"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -16,6 +17,9 @@ func (p *Pop) prepare(d *document) {
 			if l.Clear {
 				l.Protocols = []string{"h1"}
 			}
+		}
+		if !d.explicit(at("listeners").index(i).key("limits.uri_bytes")) {
+			l.Limits.URIBytes = min(8<<10, cmp.Or(l.Limits.HeaderBytes, 32<<10)/2)
 		}
 	}
 	for i := range p.Pools {
@@ -123,6 +127,15 @@ func (p *Pop) checkListeners(d *document) {
 		}
 		return at("listeners").index(i).key("address"), text(p.Listeners[i].Address)
 	})
+	for i, l := range p.Listeners {
+		path := at("listeners").index(i)
+		if l.Clear && slices.Contains(l.Protocols, "h3") {
+			d.report(path.key("protocols"), "h3 needs TLS, which clear: true turns off")
+		}
+		if l.Limits.URIBytes >= l.Limits.HeaderBytes && !d.lostWithin(path.key("limits")) {
+			d.report(path.key("limits.uri_bytes"), "must be less than header_bytes (%v), not %v", l.Limits.HeaderBytes, l.Limits.URIBytes)
+		}
+	}
 }
 
 func (p *Pop) checkTLS(d *document) {
@@ -147,11 +160,17 @@ func (p *Pop) checkRoutes(d *document) {
 			d.report(path.key("match.path"), `%s is not a path: it begins with "/" and has no "?", "#" or space`, quote(r.Match.Path))
 		}
 		d.refer(path.key("pool"), r.Pool, names, "pools", "pool")
+		if r.Connect && r.Match.Path != "" {
+			d.report(path.key("match.path"), "a route with connect: true has no path: CONNECT names none")
+		}
 	}
 	d.unique(len(p.Routes), func(i int) (at, string) {
 		m, path := p.Routes[i].Match, at("routes").index(i).key("match")
 		if d.lostWithin(path) {
 			return path, ""
+		}
+		if p.Routes[i].Connect {
+			return path, "CONNECT " + strings.ToLower(m.Host)
 		}
 		return path, strings.ToLower(m.Host) + cmp.Or(m.Path, "/")
 	})
@@ -177,6 +196,9 @@ func (p *Pool) check(d *document, path at, consul bool) {
 	}
 	if p.Consul != nil && !consul && !d.lost("fleet.consul") {
 		d.report(path.key("consul"), "needs fleet.consul")
+	}
+	if p.Protocol == "auto" && p.TLS == nil && !d.lost(path.key("tls")) {
+		d.report(path.key("protocol"), "auto needs tls, whose handshake agrees on the protocol")
 	}
 	d.unique(len(p.Backends), func(i int) (at, string) {
 		path := path.key("backends").index(i).key("address")

@@ -103,7 +103,7 @@ func (e *edge) listen(l *configs.Listener) {
 		e.t.Fatal(err)
 	}
 	l.Address = unmap(socket.Addr())
-	l.MaxHeaderBytes = 32 << 10
+	l.Limits = configs.ListenerLimits{HeaderBytes: 32 << 10, HeaderFields: 100, URIBytes: 8 << 10, Streams: 128, ClientConnections: 1024, BodyRate: 256}
 	d := configs.Duration(patience)
 	l.Timeouts = configs.ListenerTimeouts{Handshake: d, Header: d, Idle: d, BodyIdle: d}
 	e.worker.AddSocket(l.Name, socket)

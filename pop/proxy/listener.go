@@ -66,7 +66,7 @@ func newCodec(l *listener, config configs.Listener) *codec {
 		HeaderTimeout:  t.Header.Std(),
 		IdleTimeout:    t.Idle.Std(),
 		BodyIdle:       t.BodyIdle.Std(),
-		MaxHeaderBytes: int(config.MaxHeaderBytes),
+		MaxHeaderBytes: int(config.Limits.HeaderBytes),
 	})
 	c.h2 = http2.NewFront(http2.FrontConfig{
 		Handler:        c.serve,
@@ -74,7 +74,7 @@ func newCodec(l *listener, config configs.Listener) *codec {
 		HeaderTimeout:  t.Header.Std(),
 		IdleTimeout:    t.Idle.Std(),
 		BodyIdle:       t.BodyIdle.Std(),
-		MaxHeaderBytes: int(config.MaxHeaderBytes),
+		MaxHeaderBytes: int(config.Limits.HeaderBytes),
 		Metrics:        l.worker.floods,
 	})
 	return c

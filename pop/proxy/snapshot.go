@@ -109,8 +109,9 @@ func checkListener(l configs.Listener) error {
 	if len(l.Protocols) == 0 {
 		errs = append(errs, errors.New("protocols: none"))
 	}
-	if l.MaxHeaderBytes <= 0 {
-		errs = append(errs, errors.New("max_header_bytes: not positive"))
+	b := l.Limits
+	if min(b.HeaderBytes, b.URIBytes, b.BodyRate) <= 0 || min(b.HeaderFields, b.Streams, b.ClientConnections) <= 0 {
+		errs = append(errs, errors.New("limits: not positive"))
 	}
 	t := l.Timeouts
 	if min(t.Handshake, t.Header, t.Idle, t.BodyIdle) <= 0 {

@@ -113,7 +113,7 @@ func TestReloadUnderLoad(t *testing.T) {
 			s.Pools = []Pool{testPool(pool, backend)}
 			s.Routes = []configs.Route{{Pool: pool, Timeout: configs.Duration(patience)}}
 			// Sometimes what the codecs are made of changes too.
-			s.Listeners[1].MaxHeaderBytes = configs.Size(32<<10 + i/4)
+			s.Listeners[1].Limits.HeaderBytes = configs.Size(32<<10 + i/4)
 		})
 	}
 	var done atomic.Bool
@@ -500,7 +500,7 @@ func TestSnapshotJSON(t *testing.T) {
 	want := Snapshot{
 		Generation: 7, Node: "fra-1", Pop: "fra", Region: "eu", ProbeToken: "t", MinTLS: "1.3",
 		Listeners: []configs.Listener{{
-			Name: "web", Address: address, Protocols: []string{"h1"}, MaxHeaderBytes: 1 << 15,
+			Name: "web", Address: address, Protocols: []string{"h1"}, Limits: configs.ListenerLimits{HeaderBytes: 1 << 15, HeaderFields: 100, URIBytes: 8 << 10, Streams: 128, ClientConnections: 1024, BodyRate: 256},
 			TrustedHops: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
 			Timeouts:    configs.ListenerTimeouts{Handshake: 1, Header: 2, Idle: 3, BodyIdle: 4},
 		}},

@@ -29,7 +29,8 @@ var allowed = map[string][]string{
 	"pop/headroom":       {},
 	"pop/link":           {},
 	"pop/termination":    {"internal/tickets"},
-	"pop/proxy":          {"configs", "internal/health", "internal/tickets", "origin", "pop/headroom", "pop/link", "pop/proxy/exchange", "pop/proxy/http1", "pop/proxy/http2", "pop/termination"},
+	"pop/proxy":          {"configs", "internal/health", "internal/tickets", "origin", "pop/headroom", "pop/link", "pop/proxy/buffers", "pop/proxy/exchange", "pop/proxy/http1", "pop/proxy/http2", "pop/termination"},
+	"pop/proxy/buffers":  {},
 	"pop/proxy/exchange": {},
 	"pop/proxy/http1":    {"pop/proxy/exchange"},
 	"pop/proxy/http2":    {"pop/proxy/exchange"},
@@ -77,7 +78,7 @@ var pure = map[string][]string{
 
 // noNetHTTP are the packages of the data path. They have codecs of their own:
 // net/http costs several times as much, and hides what a proxy has to see.
-var noNetHTTP = []string{"pop/proxy", "pop/proxy/exchange", "pop/proxy/http1", "pop/proxy/http2", "pop/termination"}
+var noNetHTTP = []string{"pop/proxy", "pop/proxy/buffers", "pop/proxy/exchange", "pop/proxy/http1", "pop/proxy/http2", "pop/termination"}
 
 type pkg struct {
 	ImportPath string

@@ -33,6 +33,7 @@ const (
 	HTTP10 Protocol = "http/1.0"
 	HTTP11 Protocol = "http/1.1"
 	HTTP2  Protocol = "http/2"
+	HTTP3  Protocol = "http/3"
 )
 
 // Version returns the protocol's version number, as in Via (RFC 9110, 7.6.3).
@@ -42,6 +43,8 @@ func (p Protocol) Version() string {
 		return "1.0"
 	case HTTP11:
 		return "1.1"
+	case HTTP3:
+		return "3.0"
 	}
 	return "2.0"
 }
@@ -95,6 +98,9 @@ type Request struct {
 	// Ready is how many bytes of Body are at hand: that many are read without
 	// waiting for the client. 0 if unknown.
 	Ready int64
+	// Early is set when the request came in TLS early data, which whoever
+	// recorded it can send again (RFC 8446, 8).
+	Early bool
 	// Trailers may be nil. Before Body has returned io.EOF they hold the names
 	// that the sender announced, without values; then what it sent under them.
 	Trailers *Fields
@@ -129,16 +135,26 @@ type Response struct {
 	Trailers *Fields
 	// Last asks the client to make no further request on its connection.
 	Last bool
-	// Tunnel is set when Status is 101: the connection to the origin, open in
+	// Tunnel is set when Status is 101, whatever the origin speaks: the connection to it, open in
 	// both directions. It is not used any more when Body is closed, if there is
 	// one.
 	Tunnel Tunnel
 }
 
-// ErrConnect is wrapped by the error of a back codec that could not connect to
-// the origin: nothing of the request was sent, and its Body was not touched, so
-// another origin may be tried.
-var ErrConnect = errors.New("connect to origin")
+// What the error of a back codec may wrap tells whether the request can be sent
+// again. A body that was touched cannot, whatever the error is.
+var (
+	// ErrConnect means that there was no connection to the origin: nothing of
+	// the request was sent, and its Body was not touched.
+	ErrConnect = errors.New("connect to origin")
+	// ErrRefused means that the origin said that it did not process the request,
+	// by a REFUSED_STREAM or a GOAWAY (RFC 9113, 8.7). Any method may be repeated.
+	ErrRefused = errors.New("the origin refused the request unprocessed")
+	// ErrUnanswered means that the connection to the origin broke before any
+	// byte of a response came. The origin may have processed the request, so
+	// only an idempotent one may be repeated (RFC 9110, 9.2.2).
+	ErrUnanswered = errors.New("the origin gave no answer")
+)
 
 // ErrSlow is wrapped by the error of a back codec that gave up on an origin: see
 // [Request.HeadWait].
@@ -182,8 +198,9 @@ type Client interface {
 	// in a way that no client takes for complete, and that error is returned.
 	// Body is left to the caller to close.
 	Respond(r *Response) error
-	// Upgrade switches the connection to r.Request.Upgrade with a 101 response
-	// and returns it. The caller closes it.
+	// Upgrade switches the connection, or the stream, to Request.Upgrade and
+	// returns it: with status 101 on HTTP/1.1, with 200 on later versions and for
+	// the method CONNECT, for which Upgrade is empty. The caller closes it.
 	Upgrade(fields Fields) (Tunnel, error)
 }
 

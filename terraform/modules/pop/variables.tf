@@ -55,12 +55,19 @@ variable "fleet" {
 variable "listeners" {
   description = "The service addresses."
   type = list(object({
-    name             = string
-    address          = string
-    clear            = optional(bool)
-    protocols        = optional(list(string))
-    trusted_hops     = optional(list(string))
-    max_header_bytes = optional(string)
+    name         = string
+    address      = string
+    clear        = optional(bool)
+    protocols    = optional(list(string))
+    trusted_hops = optional(list(string))
+    limits = optional(object({
+      header_bytes       = optional(string)
+      header_fields      = optional(number)
+      uri_bytes          = optional(string)
+      streams            = optional(number)
+      client_connections = optional(number)
+      body_rate          = optional(string)
+    }))
     timeouts = optional(object({
       handshake = optional(string)
       header    = optional(string)
@@ -83,8 +90,8 @@ variable "listeners" {
     error_message = "listeners[*].address is \"ip:port\", an IPv6 address in brackets."
   }
   validation {
-    condition     = alltrue(flatten([for l in var.listeners : [for p in coalesce(l.protocols, []) : contains(["h1", "h2"], p)]]))
-    error_message = "listeners[*].protocols are h1 and h2."
+    condition     = alltrue(flatten([for l in var.listeners : [for p in coalesce(l.protocols, []) : contains(["h1", "h2", "h3"], p)]]))
+    error_message = "listeners[*].protocols are h1, h2 and h3."
   }
 }
 
@@ -112,9 +119,13 @@ variable "tls" {
 variable "routes" {
   description = "Which requests go to which pool."
   type = list(object({
-    match   = optional(object({ host = optional(string), path = optional(string) }), {})
-    pool    = string
-    timeout = optional(string)
+    match         = optional(object({ host = optional(string), path = optional(string) }), {})
+    pool          = string
+    timeout       = optional(string)
+    retries       = optional(object({ attempts = optional(number), budget = optional(string) }))
+    hedge         = optional(object({ after = string }))
+    server_timing = optional(bool)
+    connect       = optional(bool)
   }))
   nullable = false
 
@@ -149,9 +160,12 @@ variable "pools" {
       rise     = optional(number)
       fall     = optional(number)
     }))
-    warm            = optional(number)
-    connect_timeout = optional(string)
-    tls             = optional(object({ server_name = string, ca_file = optional(string) }))
+    warm               = optional(number)
+    connect_timeout    = optional(string)
+    first_byte_timeout = optional(string)
+    idle_timeout       = optional(string)
+    protocol           = optional(string)
+    tls                = optional(object({ server_name = string, ca_file = optional(string) }))
   }))
   nullable = false
 
@@ -268,6 +282,7 @@ variable "worker" {
     crash_window    = optional(string)
     drain_timeout   = optional(string)
     max_connections = optional(number)
+    buffer_memory   = optional(string)
   })
   default  = {}
   nullable = false
