@@ -194,7 +194,9 @@ var families = []struct {
 		scheme := d.one("http://", "https://", "HTTP://", "ftp://", "http:/", "http:", "//", "", "javascript:")
 		host := d.one(authority, "other.test", "", "user@edge.test", "edge.test:8080", "edge.test, b.test", "[::1]")
 		path := d.one("/", "/", "", "?")
-		d.line = d.one("GET ", "GET ", "OPTIONS ") + scheme + host + path + d.id + "/a HTTP/1.1"
+		// The id stands twice: without a path before it, the first belongs to the
+		// host, which is forwarded without a slash.
+		d.line = d.one("GET ", "GET ", "OPTIONS ") + scheme + host + path + d.id + "/" + d.id + "/a HTTP/1.1"
 		switch d.IntN(3) {
 		case 0:
 			d.fields = d.fields[1:]

@@ -86,7 +86,8 @@ type Request struct {
 	// Authority is the host and optional port that the client asked for;
 	// empty only when an HTTP/1.0 client named none.
 	Authority string
-	// Path is the path and query as received: it starts with "/", or is "*".
+	// Path is the path and query as received: it starts with "/", or is "*". It is
+	// empty with CONNECT.
 	Path   string
 	Fields Fields
 	// Length of the body in bytes; 0 when there is none, -1 when the sender

@@ -12,6 +12,7 @@ const (
 	OutcomeRefused       Outcome = "refused"        // the request is malformed or ambiguous
 	OutcomeNoRoute       Outcome = "no_route"       // no route matches
 	OutcomeNoBackend     Outcome = "no_backend"     // the pool has no usable backend
+	OutcomeOverloaded    Outcome = "overloaded"     // the worker's memory is spent
 	OutcomeConnectFailed Outcome = "connect_failed" // no backend that was tried could be connected to
 	OutcomeOriginTimeout Outcome = "origin_timeout" // no response head in time
 	OutcomeOriginFailed  Outcome = "origin_failed"  // the origin gave no valid response head

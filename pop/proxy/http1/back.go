@@ -2,6 +2,7 @@ package http1
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -51,6 +52,13 @@ func (b *Back) Run(ctx context.Context) error {
 	}
 }
 
+// Adopt takes over a connection that somebody else has dialled, as Dial does,
+// and keeps it for a later request to that origin. It is closed if it is not
+// kept: after Run has ended, or when there are enough.
+func (b *Back) Adopt(to netip.AddrPort, conn net.Conn) {
+	b.idle.put(to, b.idle.newLink(conn), time.Now())
+}
+
 // CloseIdle closes the connections that no request uses; those in use are
 // closed when their response ends.
 func (b *Back) CloseIdle() { b.idle.flush() }
@@ -62,12 +70,16 @@ func (b *Back) CloseIdle() { b.idle.flush() }
 //
 // The end of ctx ends the whole exchange, body included, but not a tunnel; it
 // may be noticed a moment later. So do r.HeadWait and r.BodyWait. The error
-// wraps [exchange.ErrConnect] if nothing was sent. r.Body is closed if the
-// origin's response ends before it, or if sending failed.
+// wraps [exchange.ErrConnect] if nothing was sent and the body not touched, and
+// [exchange.ErrUnanswered] if the connection broke before any byte of a response
+// came. r.Body is closed if its sending has begun and is not finished when the
+// response ends or there is an error; a body that was not touched is not closed.
 //
 // A kept connection that the origin turns out to have closed is replaced by a
-// new one, once, if the request can be repeated: nothing of a response came,
-// the method is idempotent (RFC 9110, 9.2.2) and there is no body.
+// new one, once. Nothing of a response may have come, and the body, if there is
+// one, must be untouched: what was read of it is gone. If anything of the
+// request was sent, the method must also be idempotent (RFC 9110, 9.2.2, and RFC
+// 9112, 9.3.1); a request of which nothing was sent is not repeated by that.
 func (b *Back) RoundTrip(ctx context.Context, to netip.AddrPort, r *exchange.Request, inform func(status int, fields exchange.Fields)) (*exchange.Response, error) {
 	t := trips.Get().(*trip)
 	t.back, t.ctx, t.request, t.to, t.inform = b, ctx, r, to, inform
@@ -87,7 +99,7 @@ func (b *Back) RoundTrip(ctx context.Context, to netip.AddrPort, r *exchange.Req
 			return &t.response, nil
 		}
 		t.abandon()
-		if !kept || t.silent || t.answered || ctx.Err() != nil || !repeatable(r) {
+		if !kept || ctx.Err() != nil || !t.repeatable(err) {
 			t.free()
 			return nil, err
 		}
@@ -96,12 +108,19 @@ func (b *Back) RoundTrip(ctx context.Context, to netip.AddrPort, r *exchange.Req
 	}
 }
 
-// repeatable reports whether sending r again does no harm.
-func repeatable(r *exchange.Request) bool {
-	if r.Body != nil {
-		return false
+// repeatable reports whether a request that failed with err, and was abandoned,
+// can be sent again without harm.
+func (t *trip) repeatable(err error) bool {
+	if errors.Is(err, exchange.ErrConnect) {
+		return true
 	}
-	switch r.Method {
+	return errors.Is(err, exchange.ErrUnanswered) && !t.touched && idempotent(t.request.Method)
+}
+
+// idempotent reports whether repeating a request does what the first did (RFC
+// 9110, 9.2.2).
+func idempotent(method string) bool {
+	switch method {
 	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
 		return true
 	}

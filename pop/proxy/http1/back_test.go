@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -39,6 +40,7 @@ func TestConnectionsAreKept(t *testing.T) {
 // replaced, if the request can be repeated.
 func TestStaleConnection(t *testing.T) {
 	body := func() io.ReadCloser { return io.NopCloser(strings.NewReader("x")) }
+	expect := exchange.Fields{{Name: "Expect", Value: "100-continue"}}
 	for _, tt := range []struct {
 		name    string
 		request exchange.Request
@@ -48,8 +50,10 @@ func TestStaleConnection(t *testing.T) {
 		{"GET", exchange.Request{}, "", true},
 		{"DELETE", exchange.Request{Method: "DELETE"}, "", true},
 		{"POST", exchange.Request{Method: "POST"}, "", false},
-		{"GET with a body", exchange.Request{Body: body(), Length: 1}, "", false},
+		{"GET with a body that is gone", exchange.Request{Body: body(), Length: 1, Ready: 1}, "", false},
 		{"GET half answered", exchange.Request{}, "HTTP/1.1 ", false},
+		{"PUT whose body waits", exchange.Request{Method: "PUT", Body: body(), Length: 1, Fields: expect}, "", true},
+		{"POST whose body waits", exchange.Request{Method: "POST", Body: body(), Length: 1, Fields: expect}, "", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			o := newOrigin(t, func(n int64, conn *net.TCPConn, r *bufio.Reader) {
@@ -62,7 +66,14 @@ func TestStaleConnection(t *testing.T) {
 				io.WriteString(conn, ok)
 			})
 			o.do(t, &exchange.Request{})
+			began := time.Now()
 			_, body, err := o.do(t, &tt.request)
+			if took := time.Since(began); took > continueTimeout/2 {
+				t.Errorf("it took %s: a body that is not asked for any more was waited for", took)
+			}
+			if unanswered := errors.Is(err, exchange.ErrUnanswered); unanswered != (!tt.want && tt.partial == "") {
+				t.Errorf("ErrUnanswered %t: %v", unanswered, err)
+			}
 			if (err == nil) != tt.want || tt.want && (body != "ok" || o.dials.Load() != 2) {
 				t.Errorf("%q, %v, %d connections", body, err, o.dials.Load())
 			}
@@ -104,6 +115,18 @@ func TestWaits(t *testing.T) {
 	r := &exchange.Request{Method: "POST", Length: 5, Body: io.NopCloser(&slow{pieces: 5, pause: 60 * time.Millisecond}), HeadWait: 100 * time.Millisecond, BodyWait: patience}
 	if _, body, err := o.do(t, r); err != nil || body != "ok" {
 		t.Errorf("slow client: %q, %v", body, err)
+	}
+}
+
+// An origin that does not even take the head is as silent.
+func TestWaitToSend(t *testing.T) {
+	release := make(chan struct{})
+	o := newOrigin(t, func(int64, *net.TCPConn, *bufio.Reader) { <-release })
+	defer close(release)
+	large := exchange.Fields{{Name: "X", Value: strings.Repeat("x", 16<<20)}} // more than sockets hold
+	_, _, err := o.do(t, &exchange.Request{Fields: large, HeadWait: 50 * time.Millisecond})
+	if !errors.Is(err, exchange.ErrSlow) || errors.Is(err, exchange.ErrUnanswered) {
+		t.Errorf("error %v", err)
 	}
 }
 
@@ -188,3 +211,127 @@ func (b *endingBody) Read(p []byte) (int, error) {
 }
 
 func (*endingBody) Close() error { return nil }
+
+// The error says whether the origin may have processed the request.
+func TestErrors(t *testing.T) {
+	broken := func() (net.Conn, error) { // at once
+		ours, theirs := pair(t)
+		theirs.Close()
+		ours.CloseWrite()
+		return ours, nil
+	}
+	answering := func(text string) func() (net.Conn, error) {
+		return func() (net.Conn, error) {
+			ours, theirs := pair(t)
+			io.WriteString(theirs, text)
+			theirs.CloseWrite()
+			t.Cleanup(func() { theirs.Close() })
+			return ours, nil
+		}
+	}
+	post := exchange.Request{Method: "POST", Length: 1, Ready: 1}
+	for _, tt := range []struct {
+		name    string
+		dial    func() (net.Conn, error)
+		request exchange.Request
+		want    error // nil: none of the sentinels
+		touched bool
+	}{
+		{"no connection", func() (net.Conn, error) { return nil, io.ErrUnexpectedEOF }, post, exchange.ErrConnect, false},
+		{"nothing could be sent", broken, exchange.Request{Method: "POST"}, exchange.ErrConnect, false},
+		{"a body could not be sent", broken, post, exchange.ErrUnanswered, true},
+		{"no answer", answering(""), exchange.Request{}, exchange.ErrUnanswered, false},
+		{"no answer to a body", answering(""), post, exchange.ErrUnanswered, true},
+		{"the start of an answer", answering("HTTP/1.1 2"), exchange.Request{}, nil, false},
+		{"an interim answer only", answering("HTTP/1.1 103 Early Hints\r\n\r\n"), exchange.Request{}, nil, false},
+		{"a malformed answer", answering("hello\r\n\r\n"), exchange.Request{}, nil, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			o := &testOrigin{back: NewBack(func(context.Context, netip.AddrPort) (net.Conn, error) { return tt.dial() })}
+			body := &watchedBody{Reader: strings.NewReader("x")}
+			if tt.request.Length > 0 {
+				tt.request.Body = body
+			}
+			_, _, err := o.do(t, &tt.request)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			for _, sentinel := range []error{exchange.ErrConnect, exchange.ErrUnanswered, exchange.ErrSlow, exchange.ErrRefused} {
+				if errors.Is(err, sentinel) != (sentinel == tt.want) {
+					t.Errorf("error %v, want %v", err, tt.want)
+				}
+			}
+			if body.read != tt.touched || body.closed && !tt.touched {
+				t.Errorf("the body was read: %t, closed: %t", body.read, body.closed)
+			}
+		})
+	}
+}
+
+// watchedBody tells what was done to it.
+type watchedBody struct {
+	io.Reader
+	read, closed bool
+}
+
+func (b *watchedBody) Read(p []byte) (int, error) {
+	b.read = true
+	return b.Reader.Read(p)
+}
+
+func (b *watchedBody) Close() error {
+	b.closed = true
+	return nil
+}
+
+// A client whose body breaks off is not the origin's fault.
+func TestBrokenBodyIsNoMissingAnswer(t *testing.T) {
+	o := newOrigin(t, func(_ int64, _ *net.TCPConn, r *bufio.Reader) { io.Copy(io.Discard, r) })
+	for _, ready := range []int64{0, 2} {
+		_, _, err := o.do(t, &exchange.Request{Method: "PUT", Length: 2, Ready: ready, Body: io.NopCloser(strings.NewReader("x"))})
+		if err == nil || errors.Is(err, exchange.ErrUnanswered) || errors.Is(err, exchange.ErrConnect) {
+			t.Errorf("%d bytes at hand: %v", ready, err)
+		}
+	}
+}
+
+func TestAdopt(t *testing.T) {
+	o := newOrigin(t, func(int64, *net.TCPConn, *bufio.Reader) {})
+	ours, theirs := pair(t)
+	defer theirs.Close()
+	o.back.Adopt(originAddress, ours)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		readHead(bufio.NewReader(theirs))
+		io.WriteString(theirs, ok)
+	}()
+	if _, body, err := o.do(t, &exchange.Request{}); err != nil || body != "ok" || o.dials.Load() != 0 {
+		t.Errorf("%q, %v, %d connections dialled", body, err, o.dials.Load())
+	}
+	<-served
+
+	// One that nothing can be sent on is replaced, whatever the method.
+	o = newOrigin(t, func(_ int64, conn *net.TCPConn, r *bufio.Reader) {
+		readHead(r)
+		io.WriteString(conn, ok)
+	})
+	ours, theirs = pair(t)
+	defer theirs.Close()
+	ours.CloseWrite()
+	o.back.Adopt(originAddress, ours)
+	if _, body, err := o.do(t, &exchange.Request{Method: "POST"}); err != nil || body != "ok" {
+		t.Errorf("%q, %v", body, err)
+	}
+
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	o.back.Run(stopped)
+	ours, theirs = pair(t)
+	defer theirs.Close()
+	o.back.Adopt(originAddress, ours)
+	theirs.SetReadDeadline(time.Now().Add(patience))
+	if _, err := theirs.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("a connection that comes too late is not closed: %v", err)
+	}
+}

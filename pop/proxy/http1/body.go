@@ -3,6 +3,7 @@ package http1
 import (
 	"io"
 
+	"anyedge/pop/proxy/buffers"
 	"anyedge/pop/proxy/exchange"
 )
 
@@ -15,7 +16,7 @@ const (
 	// maxSizeDigits bounds the digits of a chunk's size, leading zeros included.
 	maxSizeDigits = 15
 	// directRead is the least rest of a chunk that is read past the buffer.
-	directRead = 2 * headSize
+	directRead = 2 * buffers.HeadSize
 )
 
 // The faults of the chunked coding (RFC 9112, 7.1).
@@ -57,14 +58,16 @@ type decoder struct {
 	extended int   // bytes of chunk extensions so far
 	trailers *exchange.Fields
 	limit    int   // of the trailer section, in bytes
+	most     int   // of its fields
 	err      error // from here on; io.EOF after the whole body
 	over     bool  // with answer: bytes came behind the message
 	unseen   bool  // with answer: whether bytes came behind cannot be told
 }
 
-// begin makes d ready for a message whose head was just read from in.
-func (d *decoder) begin(in *reader, k kind, length int64, trailers *exchange.Fields, limit int) {
-	*d = decoder{in: in, kind: k, left: max(length, 0), trailers: trailers, limit: limit}
+// begin makes d ready for a message whose head was just read from in, and whose
+// trailer section may have limit bytes and most fields.
+func (d *decoder) begin(in *reader, k kind, length int64, trailers *exchange.Fields, limit, most int) {
+	*d = decoder{in: in, kind: k, left: max(length, 0), trailers: trailers, limit: limit, most: most}
 	if k == none || k == fixed && length == 0 {
 		d.err = io.EOF
 	}
@@ -230,7 +233,7 @@ func (d *decoder) nextChunk() error {
 	if err != nil {
 		return unexpected(err)
 	}
-	if err := parseTrailers(section, d.trailers); err != nil {
+	if err := parseTrailers(section, d.most, d.trailers); err != nil {
 		return malformed(err.Error())
 	}
 	return io.EOF

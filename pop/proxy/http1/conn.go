@@ -11,7 +11,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"anyedge/pop/proxy/buffers"
 	"anyedge/pop/proxy/exchange"
+	"anyedge/pop/proxy/tcp"
 )
 
 // The states of a client's connection, for CloseIdle.
@@ -63,15 +65,15 @@ func socket(nc net.Conn) (*net.TCPConn, syscall.RawConn) {
 	if secure, ok := nc.(interface{ NetConn() net.Conn }); ok {
 		nc = secure.NetConn()
 	}
-	tcp, ok := nc.(*net.TCPConn)
-	if !ok {
-		return nil, nil
+	switch c := nc.(type) {
+	case *tcp.Conn:
+		return c.TCPConn, c.Raw()
+	case *net.TCPConn:
+		if raw, err := c.SyscallConn(); err == nil {
+			return c, raw
+		}
 	}
-	raw, err := tcp.SyscallConn()
-	if err != nil {
-		return nil, nil
-	}
-	return tcp, raw
+	return nil, nil
 }
 
 // serve serves requests until the connection is to end.
@@ -153,16 +155,27 @@ func (c *conn) head() ([]byte, error) {
 	return head, err
 }
 
+// sinceSent returns how long ago something was sent to the client, by the
+// kernel's record.
+func (c *conn) sinceSent() time.Duration {
+	var info *unix.TCPInfo
+	c.raw.Control(func(fd uintptr) { info, _ = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) })
+	if info == nil {
+		return time.Hour
+	}
+	return time.Duration(info.Last_data_sent) * time.Millisecond
+}
+
 // drain ends a connection on which the client may still be sending.
 func (c *conn) drain() {
 	if half, ok := c.net.(interface{ CloseWrite() error }); !ok || half.CloseWrite() != nil {
 		return
 	}
 	c.read.set(time.Now().Add(drainTimeout))
-	b := takeBuffer(pieceSize)
-	defer giveBuffer(b)
+	b := buffers.Take(buffers.PieceSize)
+	defer buffers.Give(b)
 	for n := 0; n < drainBytes; {
-		m, err := c.net.Read(b.b)
+		m, err := c.net.Read(b.Bytes)
 		if err != nil {
 			return
 		}

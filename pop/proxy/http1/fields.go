@@ -6,7 +6,8 @@ import (
 	"anyedge/pop/proxy/exchange"
 )
 
-// maxFields bounds the field lines of a head or a trailer section.
+// maxFields bounds the field lines of a head or a trailer section of an origin,
+// and the trailers that a message announces.
 const maxFields = 128
 
 // The classes of bytes.
@@ -68,13 +69,14 @@ var (
 	faultTooMany  = &fault{431, "too many fields"}
 	faultTooLarge = &fault{431, "the head is too large"}
 	faultNewline  = &fault{400, "a line of the head does not end in CR LF"}
+	faultControl  = &fault{400, "the head holds a control character"}
 )
 
 // parseFields calls got for each line of a section, which ends in an empty
-// line and has CR LF at the end of each.
-func parseFields(section []byte, got func(name, value string) error) error {
+// line, has CR LF at the end of each, and may have most lines before that.
+func parseFields(section []byte, most int, got func(name, value string) error) error {
 	for n := 0; len(section) > 2; n++ {
-		if n == maxFields {
+		if n == most {
 			return faultTooMany
 		}
 		name, value, size, err := parseField(section)
@@ -123,11 +125,11 @@ func parseField(section []byte) (name, value string, size int, err error) {
 	return name, text(section[start:end]), i + 2, nil
 }
 
-// parseTrailers reads a trailer section into fields, whatever they held. Those
-// that may not travel in trailers are left out.
-func parseTrailers(section []byte, fields *exchange.Fields) error {
+// parseTrailers reads a trailer section of at most so many lines into fields,
+// whatever they held. Those that may not travel in trailers are left out.
+func parseTrailers(section []byte, most int, fields *exchange.Fields) error {
 	*fields = (*fields)[:0]
-	return parseFields(section, func(name, value string) error {
+	return parseFields(section, most, func(name, value string) error {
 		if exchange.TrailerAllowed(name) {
 			fields.Add(name, value)
 		}

@@ -25,7 +25,9 @@
 package http1
 
 import (
+	"cmp"
 	"context"
+	"math"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -34,18 +36,31 @@ import (
 	"anyedge/pop/proxy/exchange"
 )
 
-// FrontConfig says how a front serves. All fields are required.
+// FrontConfig says how a front serves. The first five fields are required; of
+// the others 0 is no bound.
 type FrontConfig struct {
 	Handler        exchange.Handler
 	HeaderTimeout  time.Duration // to read a request's head, the first wait on a connection included
 	IdleTimeout    time.Duration // to wait for the next request
 	BodyIdle       time.Duration // to wait for the next piece of a body, in either direction
 	MaxHeaderBytes int           // of a request's head, and of its trailers
+
+	// MaxHeaderFields bounds the field lines of a request's head, which is
+	// refused with 431 beyond, and of its trailers, which are malformed then.
+	MaxHeaderFields int
+	// MaxURIBytes bounds a request's path and query; beyond is 414.
+	MaxURIBytes int
+	// BodyRate is the least average pace of a request's body of declared length,
+	// in bytes per second, measured from five seconds on. Only time in which the
+	// client is waited for counts. A slower body ends as one that stays out for
+	// BodyIdle.
+	BodyRate int64
 }
 
 // Front serves client connections.
 type Front struct {
 	config FrontConfig
+	limits limits
 	going  atomic.Bool // CloseIdle was called
 
 	mu    sync.Mutex
@@ -54,13 +69,19 @@ type Front struct {
 
 // NewFront returns a front that serves no connection yet.
 func NewFront(config FrontConfig) *Front {
-	return &Front{config: config, conns: make(map[*conn]struct{})}
+	most := limits{fields: cmp.Or(config.MaxHeaderFields, math.MaxInt), uri: cmp.Or(config.MaxURIBytes, math.MaxInt)}
+	return &Front{config: config, limits: most, conns: make(map[*conn]struct{})}
 }
 
 // ServeConn serves one connection, takes it over, and returns when it has
 // ended and every exchange on it is over. early are bytes that were read from
-// it before. The exchanges' contexts end with ctx; the connection ends when it
-// is closed, also by others.
+// it before. The connection ends when it is closed, also by others.
+//
+// The exchanges' contexts end with ctx, and when the client is gone: when its
+// connection was reset, or it has ended its sending direction and nothing was
+// sent to it for two seconds. So a client that half-closes behind its request
+// gets a response that moves on, and one that has closed its connection does not
+// keep an origin busy.
 func (f *Front) ServeConn(ctx context.Context, nc net.Conn, early []byte, info *exchange.Conn) {
 	c := newConn(f, nc, info, ctx)
 	f.mu.Lock()
@@ -75,7 +96,7 @@ func (f *Front) ServeConn(ctx context.Context, nc net.Conn, early []byte, info *
 	}()
 	if len(early) > 0 {
 		c.in.makeRoom()
-		c.in.w = copy(c.in.buf.b, early)
+		c.in.w = copy(c.in.buf.Bytes, early)
 	}
 	c.serve()
 }

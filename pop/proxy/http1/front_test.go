@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"anyedge/pop/proxy/buffers"
 	"anyedge/pop/proxy/exchange"
 )
 
@@ -39,15 +40,20 @@ func TestIdleConnection(t *testing.T) {
 	c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	readHead(c.r)
 	io.ReadFull(c.r, make([]byte, len("GET a /\n")))
-	before := accounting.Load()
-	if before == 0 {
-		t.Error("no buffer right behind a request: the next one would wait for memory")
+	began := time.Now()
+	lent := func(want int64) {
+		t.Helper()
+		for buffers.Lent() != want && time.Since(began) < linger+400*time.Millisecond {
+			time.Sleep(5 * time.Millisecond)
+		}
+		if n := buffers.Lent(); n != want {
+			t.Errorf("%d bytes of buffers after %s, want %d", n, time.Since(began), want)
+		}
 	}
-	for deadline := time.Now().Add(linger + 400*time.Millisecond); accounting.Load() >= before && time.Now().Before(deadline); {
-		time.Sleep(10 * time.Millisecond)
-	}
-	if n := accounting.Load(); n != before-1 {
-		t.Errorf("%d buffers while idle, %d before", n, before)
+	lent(buffers.HeadSize) // right behind a request another one may come
+	lent(0)
+	if took := time.Since(began); took < linger/2 {
+		t.Errorf("the buffer was given back after %s: most next requests would take one anew", took)
 	}
 	if got := c.all(""); got != "" {
 		t.Errorf("at the end came %q", got)
@@ -159,10 +165,75 @@ func TestHangup(t *testing.T) {
 		t.Fatalf("ended too early: %v", err)
 	case <-time.After(50 * time.Millisecond):
 	}
+	c.SetLinger(0) // makes a reset; TestHalfClose has the rest
 	c.Close()
 	select {
 	case <-ended:
 	case <-time.After(patience):
 		t.Fatal("the context does not end")
 	}
+}
+
+// A client that has ended its sending direction gets its answer for as long as
+// something is sent to it every now and then.
+func TestHalfClose(t *testing.T) {
+	t.Run("and answered", func(t *testing.T) {
+		t.Parallel()
+		c := serveOne(t, func(ctx context.Context, x *exchange.Exchange) {
+			r, w := io.Pipe()
+			defer r.Close()
+			go func() {
+				for range 4 { // in all, longer than silence is put up with
+					select {
+					case <-ctx.Done():
+					case <-time.After(halfClosed / 3):
+					}
+					io.WriteString(w, "x")
+				}
+				w.CloseWithError(ctx.Err())
+			}()
+			if err := x.Client.Respond(&exchange.Response{Status: 200, Length: 4, Body: r}); err != nil || ctx.Err() != nil {
+				t.Errorf("%v; the context ended: %v", err, ctx.Err())
+			}
+		}, nil)
+		c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		c.CloseWrite()
+		if got, err := io.ReadAll(c.r); !strings.HasSuffix(string(got), "\r\n\r\nxxxx") || err != nil {
+			t.Errorf("got %q, %v", got, err)
+		}
+	})
+	t.Run("and left", func(t *testing.T) {
+		t.Parallel()
+		took := make(chan time.Duration, 1)
+		c := serveOne(t, func(ctx context.Context, _ *exchange.Exchange) {
+			began := time.Now()
+			<-ctx.Done()
+			took <- time.Since(began)
+		}, nil)
+		c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		c.CloseWrite()
+		if got, _ := io.ReadAll(c.r); len(got) > 0 {
+			t.Errorf("got %q", got)
+		}
+		if d := <-took; d < halfClosed-100*time.Millisecond {
+			t.Errorf("the context ended after %s", d)
+		}
+	})
+	t.Run("and reset", func(t *testing.T) {
+		t.Parallel()
+		began, took := make(chan struct{}), make(chan time.Duration, 1)
+		c := serveOne(t, func(ctx context.Context, x *exchange.Exchange) {
+			x.Client.Inform(103, nil) // meets a connection that is closed
+			begun := time.Now()
+			close(began)
+			<-ctx.Done()
+			took <- time.Since(begun)
+		}, nil)
+		c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		c.Close()
+		<-began
+		if d := <-took; d > halfClosed/2 {
+			t.Errorf("the context ended only after %s", d)
+		}
+	})
 }

@@ -8,12 +8,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// halfClosed is for how long a client that has ended its sending direction is
+// taken to be there while nothing is sent to it.
+const halfClosed = 2 * time.Second
+
 // hangup is the context of one exchange: it ends when the client hangs up, or
 // with its base. Nothing looks out for the client before somebody asks for
 // Done, so that an exchange that is over soon costs nothing.
 //
-// A client that ends its sending direction counts as gone, as nothing tells it
-// from one that has closed its connection.
+// A client that ends its sending direction may still read, and nothing tells it
+// from one that has closed its connection but the reset that meets what is sent
+// to it. So it counts as gone once nothing was sent to it for [halfClosed].
 type hangup struct {
 	c    *conn
 	base context.Context
@@ -85,25 +90,58 @@ func (h *hangup) watchLocked() {
 // watch waits until the client hangs up or stop is called.
 func (h *hangup) watch() {
 	defer close(h.watching)
-	err := h.c.raw.Read(func(fd uintptr) bool { return gone(int(fd)) })
-	if !isTimeout(err) {
-		h.cancel()
+	err := h.await(unix.POLLRDHUP)
+	if isTimeout(err) {
+		return
+	}
+	if err == nil { // it may have closed one half only
+		for left := halfClosed; left > 0; left = halfClosed - h.c.sinceSent() {
+			if !h.limit(left) {
+				return
+			}
+			if !isTimeout(h.await(0)) {
+				break
+			}
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.over {
+		h.cancelLocked()
 	}
 }
 
-// gone reports whether the peer has ended its direction, or the connection.
-func gone(fd int) bool {
-	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
-	for {
-		if _, err := unix.Poll(fds, 0); err != unix.EINTR {
-			return err != nil || fds[0].Revents != 0
+// await waits for an event of the client's socket: one of events, or the end of
+// both its directions.
+func (h *hangup) await(events int16) error {
+	return h.c.raw.Read(func(fd uintptr) bool {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: events}}
+		for {
+			if _, err := unix.Poll(fds, 0); err != unix.EINTR {
+				return err != nil || fds[0].Revents != 0
+			}
 		}
+	})
+}
+
+// limit lets the next await end after span. It returns false if the watch is to
+// end.
+func (h *hangup) limit(span time.Duration) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.over { // else the deadline is not ours any more
+		h.c.net.SetReadDeadline(time.Now().Add(span))
 	}
+	return !h.over
 }
 
 func (h *hangup) cancel() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.cancelLocked()
+}
+
+func (h *hangup) cancelLocked() {
 	if h.err == nil {
 		h.err = context.Canceled
 		close(h.done)

@@ -14,18 +14,18 @@ import (
 	"testing"
 	"time"
 
+	"anyedge/pop/proxy/buffers"
 	"anyedge/pop/proxy/exchange"
 )
 
 // patience bounds every wait of the tests for something that must happen.
 const patience = 10 * time.Second
 
-// TestMain checks that every pooled buffer was given back.
+// TestMain checks that every buffer was given back.
 func TestMain(m *testing.M) {
-	accounting = new(atomic.Int64)
 	code := m.Run()
-	if n := accounting.Load(); n != 0 {
-		fmt.Fprintf(os.Stderr, "%d pooled buffers were taken and not given back\n", n)
+	if n := buffers.Lent(); n != 0 {
+		fmt.Fprintf(os.Stderr, "%d bytes of buffers were not given back\n", n)
 		code = 1
 	}
 	os.Exit(code)
@@ -59,10 +59,18 @@ type testClient struct {
 	ended chan struct{} // closed when ServeConn has returned
 }
 
+// testConfig is a front's config that bounds everything.
+func testConfig(handler exchange.Handler) FrontConfig {
+	return FrontConfig{
+		Handler: handler, HeaderTimeout: patience, IdleTimeout: patience, BodyIdle: patience,
+		MaxHeaderBytes: 8 << 10, MaxHeaderFields: 100, MaxURIBytes: 4 << 10, BodyRate: 1000,
+	}
+}
+
 // serveOne serves one connection with a handler. change may be nil.
 func serveOne(t testing.TB, handler exchange.Handler, change func(*FrontConfig)) *testClient {
 	t.Helper()
-	config := FrontConfig{Handler: handler, HeaderTimeout: patience, IdleTimeout: patience, BodyIdle: patience, MaxHeaderBytes: 8 << 10}
+	config := testConfig(handler)
 	if change != nil {
 		change(&config)
 	}
@@ -164,7 +172,7 @@ func newOrigin(t testing.TB, handle func(n int64, conn *net.TCPConn, r *bufio.Re
 
 var originAddress = netip.MustParseAddrPort("192.0.2.1:80")
 
-// get sends a request and returns the response's status and body.
+// do sends a request and returns the response's status and body.
 func (o *testOrigin) do(t testing.TB, r *exchange.Request) (status int, body string, err error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)

@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"anyedge/pop/proxy/tcp"
 )
 
 const (
@@ -69,6 +71,11 @@ type stack struct {
 
 // newLink makes a link of a new connection.
 func (i *idle) newLink(conn net.Conn) *link {
+	if c, ok := conn.(*net.TCPConn); ok {
+		if cheap, err := tcp.New(c); err == nil {
+			conn = cheap
+		}
+	}
 	l := &link{Conn: conn, generation: i.generation.Load(), read: alarm{conn: conn}, write: alarm{conn: conn, write: true}}
 	_, l.secure = conn.(*tls.Conn)
 	l.tcp, l.raw = socket(conn)

@@ -2,6 +2,7 @@ package http1
 
 import (
 	"bytes"
+	"net/netip"
 	"strings"
 
 	"anyedge/pop/proxy/exchange"
@@ -19,21 +20,31 @@ var (
 	faultNoHost    = &fault{400, "there is no Host"}
 	faultHeadTime  = &fault{408, "the head did not come in time"}
 	faultAuthority = &fault{400, "the target's authority is malformed"}
+	faultContent   = &fault{400, "CONNECT has no content"}
 )
+
+// limits bound what a request's head may hold.
+type limits struct {
+	fields int // lines
+	uri    int // bytes of path and query
+}
 
 // parseRequest reads a request's head, as reader.section returned it, into r
 // and f. r's Fields must be empty; its Length and what concerns the body are
 // left to the caller. On an error r holds what was read until then.
-func parseRequest(head []byte, r *exchange.Request, f *framing) error {
+func parseRequest(head []byte, r *exchange.Request, f *framing, most limits) error {
 	f.reset()
 	end := bytes.IndexByte(head, '\r')
 	if err := parseRequestLine(head[:end], r); err != nil {
 		return err
 	}
-	if head[end+1] != '\n' {
+	switch {
+	case head[end+1] != '\n':
 		return faultLine
+	case len(r.Path) > most.uri:
+		return faultURI
 	}
-	err := parseFields(head[end+2:], func(name, value string) error {
+	err := parseFields(head[end+2:], most.fields, func(name, value string) error {
 		taken, err := f.got(name, value)
 		if !taken && err == nil {
 			r.Fields.Add(name, value)
@@ -48,6 +59,8 @@ func parseRequest(head []byte, r *exchange.Request, f *framing) error {
 		return err
 	}
 	switch {
+	case r.Method == "CONNECT" && (f.length >= 0 || f.encoded):
+		return faultContent // RFC 9110, 9.3.6: what follows is for the tunnel
 	case f.hosts > 1:
 		return faultHosts
 	case f.hosts == 0 && !old:
@@ -113,10 +126,10 @@ func parseRequestLine(line []byte, r *exchange.Request) error {
 func parseTarget(target string, r *exchange.Request) error {
 	switch {
 	case r.Method == "CONNECT":
-		if !validAuthority(target) {
+		if !validDestination(target) {
 			return faultAuthority
 		}
-		r.Authority = target
+		r.Authority, r.Path = target, ""
 		return nil
 	case target[0] == '/':
 		return nil
@@ -157,6 +170,30 @@ func parseTarget(target string, r *exchange.Request) error {
 // information has no place in a request (RFC 9110, 4.2.4).
 func validAuthority(s string) bool { return s != "" && all(s, isHost) }
 
+// validDestination reports whether s is a host and a port, as CONNECT needs
+// both (RFC 9112, 3.2.3).
+func validDestination(s string) bool {
+	colon := strings.LastIndexByte(s, ':')
+	if colon <= 0 || len(s) > colon+6 {
+		return false
+	}
+	host, port := s[:colon], 0
+	for _, c := range []byte(s[colon+1:]) {
+		if !digit(c) {
+			return false
+		}
+		port = 10*port + int(c-'0')
+	}
+	if port == 0 || port > 65535 {
+		return false
+	}
+	if host[0] == '[' {
+		ip, err := netip.ParseAddr(strings.TrimSuffix(host[1:], "]"))
+		return err == nil && ip.Is6() && ip.Zone() == "" && host[len(host)-1] == ']'
+	}
+	return all(host, isHost) && !strings.ContainsAny(host, ":[]")
+}
+
 func digit(c byte) bool { return '0' <= c && c <= '9' }
 
 // refuse returns the fault of a head that could not even be read; nil if the
@@ -165,6 +202,8 @@ func refuse(err error, unread []byte, limit int, timedOut bool) *fault {
 	switch {
 	case err == errNewline:
 		return faultNewline
+	case err == errControl:
+		return faultControl
 	case err == errSection:
 		if bytes.IndexByte(unread[:min(limit, len(unread))], '\n') < 0 {
 			return faultURI

@@ -5,6 +5,7 @@ import (
 	"io"
 	"time"
 
+	"anyedge/pop/proxy/buffers"
 	"anyedge/pop/proxy/exchange"
 )
 
@@ -61,23 +62,28 @@ func (t *turn) Inform(status int, fields exchange.Fields) error {
 	}
 	t.sending.Lock()
 	defer t.sending.Unlock()
-	out := takeBuffer(headSize)
-	defer giveBuffer(out)
-	b := appendStatus(out.b[:0], exchange.HTTP11, status)
+	out := buffers.Take(buffers.HeadSize)
+	defer buffers.Give(out)
+	b := appendStatus(out.Bytes[:0], exchange.HTTP11, status)
 	b = appendFields(b, fields)
 	return t.send(append(b, "\r\n"...))
 }
 
-// Upgrade implements [exchange.Client].
+// Upgrade implements [exchange.Client]. A success of CONNECT has no framing: the
+// tunnel begins behind its head (RFC 9110, 9.3.6).
 func (t *turn) Upgrade(fields exchange.Fields) (exchange.Tunnel, error) {
 	c := t.c
 	t.hangup.stop()
-	out := takeBuffer(headSize)
-	defer giveBuffer(out)
-	b := appendStatus(out.b[:0], exchange.HTTP11, 101)
-	b = append(b, "Connection: Upgrade\r\nUpgrade: "...)
-	b = append(b, t.framing.upgrade...)
-	b = append(b, "\r\n"...)
+	out := buffers.Take(buffers.HeadSize)
+	defer buffers.Give(out)
+	b := out.Bytes[:0]
+	if t.x.Request.Method == "CONNECT" {
+		b = appendStatus(b, t.x.Request.Protocol, 200)
+	} else {
+		b = appendStatus(b, exchange.HTTP11, 101)
+		b = append(b, "Connection: Upgrade\r\n"...)
+		b = appendField(b, "Upgrade", t.framing.upgrade)
+	}
 	b = appendFields(b, fields)
 	t.upgraded, t.complete = true, true
 	if err := t.send(append(b, "\r\n"...)); err != nil {
@@ -95,17 +101,16 @@ func (t *turn) Respond(r *exchange.Response) error {
 	k := t.kindOf(r)
 	t.bare = k == untilClose
 	t.keep = t.asked && !r.Last && k != untilClose && t.x.Refusal.Status == 0 && !t.c.front.going.Load() &&
-		// The rest of a body would have to be read before the next request.
-		(t.x.Request.Body == nil || t.body.ended.Load())
+		(t.x.Request.Body == nil || t.body.ended.Load() || streams(r, k))
 
-	out := takeBuffer(pieceSize)
-	defer giveBuffer(out)
-	head := t.appendHead(out.b[:0], r, k)
+	out := buffers.Take(buffers.PieceSize)
+	defer buffers.Give(out)
+	head := t.appendHead(out.Bytes[:0], r, k)
 	if k == none || k == fixed && r.Length <= 0 {
 		t.complete = true
 		return t.send(head)
 	}
-	if r.Ready == 0 && (k != fixed || r.Length > waitedBody) || len(head) > pieceSize/2 {
+	if r.Ready == 0 && (k != fixed || r.Length > waitedBody) || len(head) > buffers.PieceSize/2 {
 		// A stream's head must not wait for its first piece.
 		if err := t.send(head); err != nil {
 			return err
@@ -113,9 +118,17 @@ func (t *turn) Respond(r *exchange.Response) error {
 		head = head[:0]
 	}
 	if k == chunked {
-		return t.sendChunks(out.b, len(head), r)
+		return t.sendChunks(out.Bytes, len(head), r)
 	}
-	return t.sendBody(out.b, len(head), r, k)
+	return t.sendBody(out.Bytes, len(head), r, k)
+}
+
+// streams reports whether most of a response is yet to come, so that the rest
+// of the request's body may well be read until it has been sent. Otherwise the
+// body would have to be read before the next request, and the client is told
+// that there is none.
+func streams(r *exchange.Response, k kind) bool {
+	return k == chunked || k == fixed && r.Ready < r.Length
 }
 
 // kindOf chooses the framing of a response (RFC 9112, 6.3).
@@ -123,6 +136,8 @@ func (t *turn) kindOf(r *exchange.Response) kind {
 	switch {
 	case bodiless(t.x.Request.Method, r.Status):
 		return none
+	case r.Body != nil && r.Trailers != nil && len(*r.Trailers) > 0 && t.x.Request.Protocol != exchange.HTTP10:
+		return chunked // the only framing with room for the trailers that were announced
 	case r.Body == nil || r.Length >= 0:
 		return fixed
 	case t.x.Request.Protocol == exchange.HTTP10:

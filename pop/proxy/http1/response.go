@@ -36,7 +36,7 @@ func parseResponse(head []byte, r *exchange.Response, f *framing) (old bool, err
 		return false, errStatusLine
 	}
 	old = line[7] == '0'
-	err = parseFields(head[end+2:], func(name, value string) error {
+	err = parseFields(head[end+2:], maxFields, func(name, value string) error {
 		taken, err := f.got(name, value)
 		if !taken && err == nil {
 			r.Fields.Add(name, value)

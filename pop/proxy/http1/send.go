@@ -2,10 +2,12 @@ package http1
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"sync/atomic"
 	"time"
 
+	"anyedge/pop/proxy/buffers"
 	"anyedge/pop/proxy/exchange"
 )
 
@@ -13,17 +15,18 @@ import (
 // the body is left to an upload.
 func (t *trip) send() error {
 	r := t.request
-	size := headSize
+	size := buffers.HeadSize
 	if r.Body != nil {
-		size = pieceSize
+		size = buffers.PieceSize
 	}
-	out := takeBuffer(size)
-	defer giveBuffer(out)
+	out := buffers.Take(size)
+	defer buffers.Give(out)
 	coded := r.Body != nil && (r.Length < 0 || r.Trailers != nil && len(*r.Trailers) > 0) // trailers need chunks
-	b := t.appendRequest(out.b[:0], coded)
-	whole := r.Body != nil && !coded && r.Ready >= r.Length && len(b)+int(r.Length) < len(out.b)
+	b := t.appendRequest(out.Bytes[:0], coded)
+	whole := r.Body != nil && !coded && r.Ready >= r.Length && len(b)+int(r.Length) < len(out.Bytes)
 	if whole {
-		n, err := readWhole(r.Body, out.b[len(b):], r.Length)
+		t.touched = true
+		n, err := readWhole(r.Body, out.Bytes[len(b):], r.Length)
 		if err != nil {
 			return err
 		}
@@ -32,8 +35,14 @@ func (t *trip) send() error {
 	if r.HeadWait > 0 {
 		t.link.write.arm(time.Now(), r.HeadWait)
 	}
-	if _, err := t.link.Write(b); err != nil {
-		return err
+	if n, err := t.link.Write(b); err != nil {
+		switch {
+		case isTimeout(err):
+			return exchange.ErrSlow
+		case n == 0 && !t.touched:
+			return fmt.Errorf("%w: %w", exchange.ErrConnect, err)
+		}
+		return unanswered(err)
 	}
 	if r.Body != nil && !whole {
 		t.upload = startUpload(t, coded)
@@ -105,12 +114,20 @@ type upload struct {
 	asked chan struct{} // closed when the origin said 100; nil if it is not waited for
 	done  chan struct{} // closed at the end
 	ready bool          // asked was closed; of the exchange's goroutine
+	state atomic.Int32  // uploadHeld and so on
 
 	waiting atomic.Bool  // for the client
 	waited  atomic.Int64 // when that ended last, since the process began
 	read    atomic.Bool  // the whole body was
 	sent    bool         // it was too; valid once done is closed
 }
+
+// The states of an upload.
+const (
+	uploadHeld  int32 = iota // the body was not touched yet
+	uploadBegun              // it is read, or was
+	uploadOff                // it was called off: the body stays untouched
+)
 
 // epoch is when the process began, more or less.
 var epoch = time.Now()
@@ -139,6 +156,9 @@ func (u *upload) run() {
 		case <-timer.C: // an origin that knows no 100 (RFC 9110, 10.1.1)
 		}
 	}
+	if !u.state.CompareAndSwap(uploadHeld, uploadBegun) {
+		return
+	}
 	err := u.copy()
 	u.sent = err == nil
 	var client *clientError
@@ -153,12 +173,12 @@ type clientError struct{ error }
 
 // copy copies the body to its end.
 func (u *upload) copy() error {
-	out := takeBuffer(pieceSize)
-	defer giveBuffer(out)
+	out := buffers.Take(buffers.PieceSize)
+	defer buffers.Give(out)
 	left := u.request.Length
 	for {
 		u.waiting.Store(true)
-		n, err := u.request.Body.Read(out.b[chunkLine : len(out.b)-chunkTail])
+		n, err := u.request.Body.Read(out.Bytes[chunkLine : len(out.Bytes)-chunkTail])
 		now := time.Now()
 		u.waited.Store(int64(now.Sub(epoch)))
 		u.waiting.Store(false)
@@ -170,9 +190,9 @@ func (u *upload) copy() error {
 			return &clientError{errBodySize}
 		}
 		u.read.Store(err == io.EOF)
-		piece := out.b[chunkLine : chunkLine+n]
+		piece := out.Bytes[chunkLine : chunkLine+n]
 		if u.coded {
-			piece = frameChunk(out.b, 0, n)
+			piece = frameChunk(out.Bytes, 0, n)
 			if err == io.EOF {
 				piece = appendLastChunk(piece, u.request.Trailers)
 			}
@@ -217,9 +237,8 @@ func (u *upload) goOn() {
 // answered says that the final response came: a body that the origin has not
 // asked for is not sent any more.
 func (u *upload) answered() {
-	if u != nil && u.asked != nil && !u.ready && !u.waiting.Load() {
-		u.ready = true
-		close(u.quit)
+	if u != nil && u.asked != nil && !u.ready {
+		u.callOff()
 	}
 }
 
@@ -236,16 +255,24 @@ func (u *upload) finished() bool {
 	return u.sent
 }
 
-// stop ends the upload. The connection was closed before.
-func (u *upload) stop() {
-	if u == nil {
-		return
-	}
-	select {
-	case <-u.quit:
-	default:
+// callOff ends an upload that has not touched the body, and returns whether it
+// has not.
+func (u *upload) callOff() (untouched bool) {
+	if u.state.CompareAndSwap(uploadHeld, uploadOff) {
 		close(u.quit)
 	}
-	u.request.Body.Close()
+	return u.state.Load() == uploadOff
+}
+
+// stop ends the upload, and returns whether it has touched the body. The
+// connection was closed before.
+func (u *upload) stop() (touched bool) {
+	if u == nil {
+		return false
+	}
+	if touched = !u.callOff(); touched {
+		u.request.Body.Close()
+	}
 	<-u.done
+	return touched
 }

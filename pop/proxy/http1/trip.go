@@ -41,7 +41,7 @@ type trip struct {
 	keep     bool // the connection may carry another request
 
 	answered bool // a byte of a response came
-	silent   bool // the origin was given up on
+	touched  bool // the request's body was; once the trip is abandoned
 
 	wait    time.Duration // for what is read at present; 0 is for ever
 	watched func() bool   // stops the watch over ctx; nil if there is none
@@ -118,7 +118,7 @@ func (t *trip) begin() error {
 	}
 	t.trailers = append(t.trailers[:0], f.trailers...)
 	r.Body, r.Trailers = t, &t.trailers
-	t.decoder.begin(&t.in, k, length, &t.trailers, maxResponseHead)
+	t.decoder.begin(&t.in, k, length, &t.trailers, maxResponseHead, maxFields)
 	t.decoder.answer = true
 	t.wait = t.request.BodyWait
 	if t.decoder.err == io.EOF {
@@ -142,7 +142,7 @@ func (t *trip) switchOver() error {
 	l.write.set(time.Time{})
 	// Not part of t: it may be closed once more after t is used again.
 	t.response.Length, t.response.Body, t.response.Tunnel = -1, t, newTunnel(l.Conn, &t.in)
-	t.decoder.begin(&t.in, none, 0, nil, 0)
+	t.decoder.begin(&t.in, none, 0, nil, 0, 0)
 	return nil
 }
 
@@ -182,8 +182,8 @@ func (t *trip) abandon() {
 	}
 	t.unwatch()
 	t.link.Close()
-	t.upload.stop()
-	t.link = nil
+	t.touched = t.upload.stop() || t.touched
+	t.link, t.upload = nil, nil
 }
 
 // free makes t ready for another request.
@@ -217,6 +217,9 @@ func (s *source) Read(p []byte) (int, error) {
 		n, err := t.link.Read(p)
 		if n > 0 || !isTimeout(err) {
 			t.answered = t.answered || n > 0
+			if !t.answered {
+				err = unanswered(err)
+			}
 			return n, err
 		}
 		now := time.Now()
@@ -224,7 +227,6 @@ func (s *source) Read(p []byte) (int, error) {
 		if t.wait > 0 {
 			left = t.wait - now.Sub(t.upload.waitSince(began, now))
 			if left <= 0 && !t.broken.Load() {
-				t.silent = true
 				return 0, exchange.ErrSlow
 			}
 		}
@@ -232,6 +234,9 @@ func (s *source) Read(p []byte) (int, error) {
 		t.link.read.set(now.Add(left))
 	}
 }
+
+// unanswered makes the end of a connection the one that came too early.
+func unanswered(err error) error { return fmt.Errorf("%w: %w", exchange.ErrUnanswered, err) }
 
 // watch looks out for the end of the context.
 func (t *trip) watch() {

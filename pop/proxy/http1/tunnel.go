@@ -3,6 +3,8 @@ package http1
 import (
 	"net"
 	"sync/atomic"
+
+	"anyedge/pop/proxy/tcp"
 )
 
 // tunnel is a connection that left HTTP, to a client or an origin. It
@@ -45,8 +47,14 @@ func (t *tunnel) CloseWrite() error {
 
 // TCP implements [exchange.Socket].
 func (t *tunnel) TCP() *net.TCPConn {
-	if tcp, ok := t.net.(*net.TCPConn); ok && t.empty.Load() {
-		return tcp
+	if !t.empty.Load() {
+		return nil
+	}
+	switch c := t.net.(type) {
+	case *tcp.Conn:
+		return c.TCPConn
+	case *net.TCPConn:
+		return c
 	}
 	return nil
 }

@@ -48,7 +48,7 @@ func (t *turn) serve(c *conn) (next bool) {
 	head, err := c.head()
 	x.Start = time.Now()
 	if err == nil {
-		err = parseRequest(head, r, &t.framing)
+		err = parseRequest(head, r, &t.framing, c.front.limits)
 	} else if f := refuse(err, c.in.unread(), c.front.config.MaxHeaderBytes, isTimeout(err)); f != nil {
 		err = f
 	}
@@ -64,14 +64,16 @@ func (t *turn) serve(c *conn) (next bool) {
 	c.front.config.Handler(t.hangup, x)
 
 	t.hangup = t.hangup.end()
-	unread := x.Refusal.Status != 0 || r.Body != nil && !t.body.finish()
+	unread := x.Refusal.Status != 0 || r.Method == "CONNECT" || r.Body != nil && !t.body.finish()
 	switch {
 	case t.upgraded:
 		return false
 	case !t.complete:
 		c.abort(t.bare)
 		return false
-	case unread:
+	case unread || !t.keep && (t.asked || c.in.buffered() > 0):
+		// The client may be sending another request, which it does not know is
+		// one too many.
 		c.drain()
 		return false
 	}
@@ -81,7 +83,8 @@ func (t *turn) serve(c *conn) (next bool) {
 // begin sets up what a valid head says about the connection and the body.
 func (t *turn) begin() {
 	r, f := &t.x.Request, &t.framing
-	t.asked = !f.close && (r.Protocol == exchange.HTTP11 || f.keep)
+	// What follows CONNECT is meant for the tunnel, even if there is none.
+	t.asked = !f.close && (r.Protocol == exchange.HTTP11 || f.keep) && r.Method != "CONNECT"
 	t.continued.Store(!f.expect)
 	k, length := none, int64(0)
 	switch {
