@@ -6,7 +6,10 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
+	"log/slog"
 	"net"
+	"net/netip"
+	"sync"
 	"testing"
 
 	h2 "golang.org/x/net/http2"
@@ -14,19 +17,6 @@ import (
 
 	"anyedge/pop/proxy/exchange"
 )
-
-// constant is a body that allocates nothing.
-type constant struct{ left int }
-
-func (c *constant) Read(p []byte) (int, error) {
-	n := min(c.left, len(p))
-	if c.left -= n; n == 0 {
-		return 0, io.EOF
-	}
-	return n, nil
-}
-
-func (c *constant) Close() error { return nil }
 
 // getter makes one request after the other on a connection.
 type getter struct {
@@ -116,5 +106,59 @@ func BenchmarkGet(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		g.get()
+	}
+}
+
+// maxBackAllocs is what a request to an origin costs: its HEADERS frame, and the
+// response's one field that is not in a table.
+const maxBackAllocs = 2
+
+// The origin answers each request with the same bytes.
+func TestBackAllocs(t *testing.T) {
+	near, far := net.Pipe()
+	answer := append([]byte{0, 0, 8, byte(h2.FrameHeaders), 4, 0, 0, 0, 0, 0x88, 0x0f, 13, 4}, "1024"...)
+	answer = append(answer, 0, 4, 0, byte(h2.FrameData), 1, 0, 0, 0, 0)
+	answer = append(answer, make([]byte, 1024)...)
+	var served sync.WaitGroup
+	served.Go(func() {
+		in := make([]byte, 64<<10)
+		io.ReadFull(far, in[:len(h2.ClientPreface)])
+		served.Go(func() { h2.NewFramer(far, nil).WriteSettings() })
+		for have := 0; ; {
+			for have >= frameHeader {
+				n := int(in[0])<<16 | int(in[1])<<8 | int(in[2])
+				if have < frameHeader+n {
+					break
+				}
+				if in[3] == byte(h2.FrameHeaders) {
+					copy(answer[5:9], in[5:9])
+					copy(answer[17+5:], in[5:9])
+					far.Write(answer)
+				}
+				have = copy(in, in[frameHeader+n:have])
+			}
+			n, err := far.Read(in[have:])
+			if err != nil {
+				return
+			}
+			have += n
+		}
+	})
+	back := NewBack(BackConfig{Log: slog.New(slog.DiscardHandler), Dial: func(context.Context, netip.AddrPort) (net.Conn, error) {
+		return near, nil
+	}})
+	ctx, cancel := context.WithCancel(t.Context())
+	served.Go(func() { back.Run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		far.Close()
+		served.Wait()
+	})
+	r, piece := newGet(), make([]byte, 4<<10)
+	r.Fields = exchange.Fields{{Name: "Accept", Value: "*/*"}, {Name: "X-Some-Name", Value: "value"}}
+	r.HeadWait, r.BodyWait = patience, patience
+	fetch(t, back, testOrigin, r, piece)
+	if n := testing.AllocsPerRun(2000, func() { fetch(t, back, testOrigin, r, piece) }); n > maxBackAllocs {
+		t.Errorf("%v allocations for a request, want %v at most", n, maxBackAllocs)
 	}
 }

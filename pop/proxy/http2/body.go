@@ -1,60 +1,40 @@
 package http2
 
 import (
+	"errors"
 	"io"
 	"net"
-	"os"
-	"time"
 
 	h2 "golang.org/x/net/http2"
 
 	"anyedge/pop/proxy/exchange"
 )
 
-// body is what the client sends on a stream. It is never used for a second
-// stream: a back codec may read from it after its exchange is over.
+// body is what the peer sends on a stream: bytes that wait to be read, within
+// the stream's window, and trailers.
 type body struct {
-	stream   *stream
-	conn     *conn
-	trailers exchange.Fields // as the exchange sees them
-	patience time.Duration   // of one Read; 0 without bound
-	wake     chan struct{}   // has a value when what Read waits for may have come
-	timer    *time.Timer
+	stream *stream
+	wake   chan struct{} // has a value when what the reader waits for may have come
 
 	// What follows is guarded by conn.mu.
 	head, tail *chunk
-	recv       int64 // what the client may send
+	held       int64 // bytes in them
+	recv       int64 // what the peer may send
 	unread     int64 // what it may send when that is announced
-	left       int64 // of the declared length; negative without one
+	size       int64 // of the window
+	left       int64 // of the declared length
 	declared   bool
-	expects    bool            // the client waits for 100 (Continue)
+	begun      bool            // DATA may come
 	ended      bool            // all has come
-	late       exchange.Fields // trailers that came, until Read has returned io.EOF
+	late       exchange.Fields // trailers that came
 	err        error           // why nothing more comes; nil while it may
 	closed     bool
-}
-
-// newBody returns the body of a stream that may send as much as was announced.
-func (s *stream) newBody() *body {
-	return &body{stream: s, conn: s.conn, recv: streamWindow, wake: make(chan struct{}, 1)}
-}
-
-// acceptBody makes what follows on the stream its request's body. The
-// connection's mutex is held.
-func (s *stream) acceptBody() {
-	b, r := s.newBody(), &s.x.Request
-	b.patience = s.conn.front.config.BodyIdle
-	b.left, b.declared = r.Length, r.Length >= 0
-	b.expects = s.conn.block.expect != ""
-	b.trailers = s.conn.block.announced()
-	r.Body, r.Trailers = b, &b.trailers
-	s.body = b
 }
 
 func (c *conn) onData(f *h2.DataFrame) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f.StreamID > c.lastID {
+	if c.idleLocked(f.StreamID) {
 		return h2.ConnectionError(h2.ErrCodeProtocol) // RFC 9113, 5.1
 	}
 	size, data := int64(f.Length), f.Data()
@@ -62,6 +42,12 @@ func (c *conn) onData(f *h2.DataFrame) error {
 		return h2.ConnectionError(h2.ErrCodeFlowControl)
 	}
 	c.recv -= size
+	if c.client {
+		// An origin gets the connection's window back at once, or one client
+		// that reads slowly would hold up others' responses. The windows of the
+		// streams bound what is held.
+		c.creditLocked(size)
+	}
 	if len(data) == 0 && !f.StreamEnded() {
 		if err := c.spend(countEmpty); err != nil {
 			return err
@@ -69,29 +55,28 @@ func (c *conn) onData(f *h2.DataFrame) error {
 	}
 	s := c.streams[f.StreamID]
 	if s == nil || s.remoteClosed {
-		c.creditLocked(size)
-		if reset, _ := c.closed.find(f.StreamID); s == nil && reset {
+		c.consumedLocked(size)
+		if reset, _ := c.closed.find(f.StreamID); s == nil && (reset || c.client) {
 			return nil // sent before our RST_STREAM came
 		}
 		return h2.StreamError{StreamID: f.StreamID, Code: h2.ErrCodeStreamClosed}
 	}
 	b := s.body
 	if size > b.recv {
-		c.creditLocked(size)
+		c.consumedLocked(size)
 		return h2.StreamError{StreamID: f.StreamID, Code: h2.ErrCodeFlowControl}
 	}
 	b.recv -= size
 	b.left -= int64(len(data))
-	if b.declared && b.left < 0 || f.StreamEnded() && !b.lengthMet() {
-		c.creditLocked(size)
-		return h2.StreamError{StreamID: f.StreamID, Code: h2.ErrCodeProtocol} // RFC 9113, 8.1.1
+	if !b.begun || b.declared && b.left < 0 || f.StreamEnded() && !b.lengthMet() {
+		c.consumedLocked(size)
+		return h2.StreamError{StreamID: f.StreamID, Code: h2.ErrCodeProtocol} // RFC 9113, 8.1 and 8.1.1
 	}
 	padding := size - int64(len(data))
 	if b.closed {
-		c.creditLocked(size)
+		c.consumedLocked(size)
 	} else {
 		b.appendLocked(data)
-		c.creditLocked(padding)
 		b.creditLocked(padding)
 	}
 	if f.StreamEnded() {
@@ -104,28 +89,46 @@ func (c *conn) onData(f *h2.DataFrame) error {
 // lengthMet reports whether as much has come as was declared.
 func (b *body) lengthMet() bool { return !b.declared || b.left == 0 }
 
-// creditLocked lets the client send n more bytes on the connection.
+// consumedLocked lets a client send n more bytes on the connection.
+func (c *conn) consumedLocked(n int64) {
+	if !c.client {
+		c.creditLocked(n)
+	}
+}
+
+// creditLocked lets the peer send n more bytes on the connection.
 func (c *conn) creditLocked(n int64) {
-	if c.unread += n; c.unread >= connWindow/2 && !c.ended {
+	if c.unread += n; c.unread >= c.limits.conn/2 && !c.ended {
 		c.packetLocked().framer.WriteWindowUpdate(0, uint32(c.unread))
 		c.recv += c.unread
 		c.unread = 0
 	}
 }
 
-// creditLocked lets the client send n more bytes on the stream.
+// creditLocked lets the peer send n more bytes on the stream and on the
+// connection. A reader that has read all there was gets a larger window: it may
+// be what holds the peer up.
 func (b *body) creditLocked(n int64) {
-	if b.unread += n; b.unread >= streamWindow/2 && !b.ended && b.err == nil && !b.conn.ended {
-		b.conn.packetLocked().framer.WriteWindowUpdate(b.stream.id, uint32(b.unread))
-		b.recv += b.unread
-		b.unread = 0
+	c := b.stream.conn
+	c.consumedLocked(n)
+	b.unread += n
+	if b.ended || b.err != nil || c.ended || b.unread < b.size/2 {
+		return
 	}
+	if b.head == nil && b.size < c.limits.most {
+		b.unread += b.size
+		b.size *= 2
+	}
+	c.packetLocked().framer.WriteWindowUpdate(b.stream.id, uint32(b.unread))
+	b.recv += b.unread
+	b.unread = 0
 }
 
 func (b *body) appendLocked(data []byte) {
+	b.held += int64(len(data))
 	for len(data) > 0 {
 		if b.tail == nil || b.tail.w == chunkSize {
-			k := chunks.get()
+			k := chunks.Get()
 			k.next, k.r, k.w = nil, 0, 0
 			if b.tail == nil {
 				b.head = k
@@ -138,7 +141,7 @@ func (b *body) appendLocked(data []byte) {
 		b.tail.w += n
 		data = data[n:]
 	}
-	b.signal()
+	signal(b.wake)
 }
 
 // takeLocked moves what has come to p.
@@ -152,29 +155,29 @@ func (b *body) takeLocked(p []byte) (n int) {
 			if b.head = k.next; b.head == nil {
 				b.tail = nil
 			}
-			chunks.put(k)
+			chunks.Put(k)
 		}
 	}
+	b.held -= int64(n)
+	b.creditLocked(int64(n))
 	return n
 }
 
 // dropLocked forgets what has come and was not read.
 func (b *body) dropLocked() {
-	n := int64(0)
 	for k := b.head; k != nil; {
 		next := k.next
-		n += int64(k.w - k.r)
-		chunks.put(k)
+		chunks.Put(k)
 		k = next
 	}
-	b.head, b.tail = nil, nil
-	b.conn.creditLocked(n)
+	b.stream.conn.consumedLocked(b.held)
+	b.head, b.tail, b.held = nil, nil, 0
 }
 
 // endLocked notes that the body is complete.
 func (b *body) endLocked(trailers exchange.Fields) {
 	b.ended, b.late = true, trailers
-	b.signal()
+	signal(b.wake)
 }
 
 // failLocked notes that the rest of the body does not come, if any was to.
@@ -183,80 +186,40 @@ func (b *body) failLocked(err error) {
 		b.err = err
 		b.dropLocked()
 	}
-	b.signal()
+	signal(b.wake)
 }
 
-func (b *body) signal() {
-	select {
-	case b.wake <- struct{}{}:
-	default:
-	}
-}
-
-// Read waits for the next piece for the front's BodyIdle at most, then returns
-// [os.ErrDeadlineExceeded].
-func (b *body) Read(p []byte) (int, error) {
-	c := b.conn
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if b.expects && !b.closed && b.head == nil && !b.ended && b.err == nil && !b.stream.headSent {
-		c.appendInterimLocked(b.stream.id, 100, nil)
-	}
-	b.expects = false
-	var expired <-chan time.Time
-	for {
-		switch {
-		case b.closed:
-			return 0, net.ErrClosed
-		case b.head != nil:
-			n := b.takeLocked(p)
-			c.creditLocked(int64(n))
-			b.creditLocked(int64(n))
-			c.flushLocked()
-			return n, nil
-		case b.ended:
-			b.trailers = b.late
-			return 0, io.EOF
-		case b.err != nil:
-			return 0, b.err
-		case len(p) == 0:
-			return 0, nil
-		}
-		c.flushLocked()
-		if expired == nil && b.patience > 0 {
-			if b.timer == nil {
-				b.timer = time.NewTimer(b.patience)
-			} else {
-				b.timer.Reset(b.patience)
-			}
-			defer b.timer.Stop()
-			expired = b.timer.C
-		}
-		c.mu.Unlock()
-		timedOut := false
-		select {
-		case <-b.wake:
-		case <-expired:
-			timedOut = true
-		}
-		c.mu.Lock()
-		if timedOut && b.head == nil && !b.ended && b.err == nil && !b.closed {
-			return 0, os.ErrDeadlineExceeded
-		}
-	}
-}
-
-// Close implements [exchange.Request].Body. Of what still comes, the client
-// gets back the connection's window but not the stream's.
-func (b *body) Close() error {
-	c := b.conn
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// closeLocked ends every read. Of what still comes, the peer gets back the
+// connection's window but not the stream's.
+func (b *body) closeLocked() {
 	if !b.closed {
 		b.closed = true
 		b.dropLocked()
-		b.signal()
-		c.flushLocked()
+		signal(b.wake)
 	}
-	return nil
+}
+
+// errEmpty means that nothing has come that could be read.
+var errEmpty = errors.New("nothing to read")
+
+// readLocked reads what has come. If that is nothing, it queues what was put off
+// and returns errEmpty.
+func (b *body) readLocked(p []byte) (int, error) {
+	switch {
+	case b.closed:
+		return 0, net.ErrClosed
+	case b.head != nil:
+		n := b.takeLocked(p)
+		if b.head == nil && b.ended {
+			return n, io.EOF
+		}
+		return n, nil
+	case b.ended:
+		return 0, io.EOF
+	case b.err != nil:
+		return 0, b.err
+	case len(p) == 0:
+		return 0, nil
+	}
+	return 0, errEmpty
 }

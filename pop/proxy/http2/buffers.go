@@ -1,61 +1,44 @@
 package http2
 
 import (
-	"sync"
-	"sync/atomic"
-
 	h2 "golang.org/x/net/http2"
+
+	"anyedge/pop/proxy/buffers"
 )
 
 const (
 	// frameSize is the largest payload of a frame that we take (the least that
 	// RFC 9113, 4.2 allows) and send.
 	frameSize = 16 << 10
-	// pieceSize is how much of a response's body is taken at once: with the
+	// pieceSize is how much of a body is taken at once to be sent: with the
 	// frame's header it fills one TLS record.
 	pieceSize = frameSize - frameHeader
-	// chunkSize is the unit in which bodies of requests are held.
+	// chunkSize is the unit in which bodies that came in are held.
 	chunkSize = 4 << 10
+	// packetSize and blockSize are what packets and header blocks commonly come
+	// to, for the account of what is lent.
+	packetSize = 4 << 10
+	blockSize  = 512
 	// frameHeader is the size of a frame's header.
 	frameHeader = 9
 )
 
-// pool is a pool of buffers that knows how many are in use.
-type pool[T any] struct {
-	free  sync.Pool
-	inUse atomic.Int64
-}
-
-func newPool[T any](make func() *T) *pool[T] {
-	return &pool[T]{free: sync.Pool{New: func() any { return make() }}}
-}
-
-func (p *pool[T]) get() *T {
-	p.inUse.Add(1)
-	return p.free.Get().(*T)
-}
-
-func (p *pool[T]) put(b *T) {
-	p.inUse.Add(-1)
-	p.free.Put(b)
-}
-
 var (
-	readers = newPool(newReader)
-	packets = newPool(newPacket)
-	pieces  = newPool(func() *[pieceSize]byte { return new([pieceSize]byte) })
-	chunks  = newPool(func() *chunk { return new(chunk) })
-	blocks  = newPool(func() *[]byte { b := make([]byte, 0, 512); return &b })
+	readers = buffers.NewPool(frameSize, newReader)
+	packets = buffers.NewPool(packetSize, newPacket)
+	pieces  = buffers.NewPool(pieceSize, func() *[pieceSize]byte { return new([pieceSize]byte) })
+	chunks  = buffers.NewPool(chunkSize, func() *chunk { return new(chunk) })
+	blocks  = buffers.NewPool(blockSize, func() *[]byte { b := make([]byte, 0, blockSize); return &b })
 )
 
-// chunk is a part of a request's body that the handler has not read yet.
+// chunk is a part of a body that was not read yet.
 type chunk struct {
 	next  *chunk
 	r, w  int // what of data is unread
 	bytes [chunkSize]byte
 }
 
-// packet is a run of frames to the client, for one write.
+// packet is a run of frames to the peer, for one write.
 type packet struct {
 	bytes  []byte
 	framer *h2.Framer // appends to bytes
@@ -79,7 +62,7 @@ func (p *packet) release() {
 		p.bytes = nil
 	}
 	p.bytes = p.bytes[:0]
-	packets.put(p)
+	packets.Put(p)
 }
 
 // releaseBlock puts the memory of a header block back.
@@ -88,5 +71,5 @@ func releaseBlock(b *[]byte) {
 		*b = nil
 	}
 	*b = (*b)[:0]
-	blocks.put(b)
+	blocks.Put(b)
 }

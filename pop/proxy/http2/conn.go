@@ -1,7 +1,6 @@
 package http2
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -16,12 +15,6 @@ import (
 )
 
 const (
-	// maxStreams is how many streams a client may have open.
-	maxStreams = 128
-	// streamWindow and connWindow are how much of requests' bodies may be on
-	// its way or unread, in bytes.
-	streamWindow = 256 << 10
-	connWindow   = 1 << 20
 	// defaultWindow is every window's size at first (RFC 9113, 6.9.2).
 	defaultWindow = 65535
 	// maxWindow is the largest that a window may become (RFC 9113, 6.9.1).
@@ -36,15 +29,48 @@ var (
 	pingDrain = [8]byte{'d', 'r', 'a', 'i', 'n'}
 )
 
-// conn is a client's connection.
+// side is what the two ends of a connection do differently. The reading
+// goroutine calls it, with the mutex held.
+type side interface {
+	// strayLocked takes a header block for a stream that is not open.
+	strayLocked() error
+	// settingsLocked takes the peer's parameters, which are valid, for what conn
+	// has no use for.
+	settingsLocked(f *h2.SettingsFrame) error
+	// pongLocked takes the answer to a ping.
+	pongLocked(data [8]byte) error
+	// goneLocked takes a GOAWAY.
+	goneLocked(f *h2.GoAwayFrame) error
+	// forgottenLocked is told that a stream was closed.
+	forgottenLocked(s *stream)
+	// dueLocked does what has become due, and returns when to look again, or
+	// why the connection is to end. The zero time means that nothing else is to
+	// become due. quiet says that no frame has come for a while; only then is
+	// the peer held to what it owes us.
+	dueLocked(now time.Time, quiet bool) (time.Time, error)
+	// overLocked is told that the connection has ended: all streams were closed.
+	overLocked()
+}
+
+// limits are what one side of a connection grants the other.
+type limits struct {
+	frame  time.Duration // to read the rest of a frame or header block, and the preface
+	data   time.Duration // to read the rest of a DATA frame
+	write  time.Duration // to take what is written
+	stream int64         // bytes of a stream's body that may be on their way or unread, at first
+	most   int64         // what that may become for a reader that keeps up
+	conn   int64         // the same of all streams, see onData
+}
+
+// conn is one end of a connection: frames in and out, windows and streams. What
+// is up to only one of the ends is left to its side.
 type conn struct {
-	front *Front
-	nc    net.Conn
-	info  *exchange.Conn
-	ctx   context.Context // of all exchanges
-	end   context.CancelFunc
-	began time.Time
-	tasks sync.WaitGroup // handlers and writers
+	side   side
+	client bool // the peer is an origin; we begin the streams
+	nc     net.Conn
+	limits limits
+	began  time.Time
+	tasks  sync.WaitGroup // handlers and writers
 
 	// What follows is owned by the goroutine that reads.
 	reader   *reader // nil while parked
@@ -55,98 +81,63 @@ type conn struct {
 	frameAt  time.Time     // when the present frame or header block began
 	patience time.Duration // from frameAt to its end
 	pinged   time.Time     // when a sign of life was asked for; zero if one came since
-	settled  bool          // the client's first SETTINGS have come
+	settled  bool          // the peer's first SETTINGS have come
 
 	mu        sync.Mutex
-	streams   map[uint32]*stream // that are not closed, but for tunnels' also those whose handler runs
-	lastID    uint32             // the highest ID of a stream that the client has begun
+	streams   map[uint32]*stream // that are not closed; nil if none was begun since the connection was parked
+	lastID    uint32             // the highest ID of a stream that was begun
 	closed    recent             // streams that were closed lately
 	idleSince time.Time          // when the last stream was closed
-	peer      int64              // the client's SETTINGS_INITIAL_WINDOW_SIZE
+	peer      int64              // the peer's SETTINGS_INITIAL_WINDOW_SIZE
 	window    int64              // what may be sent
 	waiting   []*stream          // for window, in order
-	recv      int64              // what the client may send
+	recv      int64              // what the peer may send
 	unread    int64              // what it may send when that is announced
-	drainBy   time.Time          // when goAway follows on drain; zero without
-	final     bool               // streams above lastID are not served
+	final     bool               // no stream is begun any more, and the connection ends with the last
 
-	active  int       // handlers that run
-	pending []*stream // that wait for a handler to return
-	parked  []*worker
-
-	out      *packet    // to be sent; nil if nothing is
-	writing  bool       // a goroutine writes
-	room     *sync.Cond // signaled when out was taken, and when writing ends
-	writeBy  time.Time  // the write deadline
-	broken   bool       // writing has failed
-	ended    bool       // no frame is read any more
-	nudged   bool       // the read deadline is past on purpose
-	tableSet bool       // noTable was sent
+	out      *packet   // to be sent; nil if nothing is
+	writing  bool      // a goroutine writes
+	room     sync.Cond // signaled when out was taken, and when writing ends
+	writeBy  time.Time // the write deadline
+	broken   bool      // writing has failed
+	ended    bool      // no frame is read any more
+	nudged   bool      // the read deadline is past on purpose
+	tableSet bool      // noTable was sent
 
 	// What happened since the reader last looked.
 	updates   int // WINDOW_UPDATEs that the DATA sent may be answered with
-	completed int // responses sent to their end
-	stalled   int // responses that were not taken
+	sent      int // DATA frames sent, with which gRPC's peers measure the round trip
+	late      int // DATA frames sent, which a peer that has closed the stream may each reset
+	completed int // streams that came to their end
+	stalled   int // bodies that were not taken in time
 }
 
-func newConn(ctx context.Context, f *Front, nc net.Conn, info *exchange.Conn) *conn {
+// init readies c, whose limits are set, to be read.
+func (c *conn) init(nc net.Conn, maxHeaderBytes, maxFields int) {
 	now := time.Now()
-	c := &conn{
-		front: f, nc: nc, info: info,
-		began: now, lastRead: now, frameAt: now, patience: f.config.HeaderTimeout, idleSince: now,
-		streams: make(map[uint32]*stream),
-		peer:    defaultWindow, window: defaultWindow, recv: connWindow,
-	}
-	c.ctx, c.end = context.WithCancel(ctx)
-	c.room = sync.NewCond(&c.mu)
-	c.block.init(f.config.MaxHeaderBytes)
-	c.announce()
-	return c
+	c.nc = nc
+	c.began, c.lastRead, c.frameAt, c.idleSince = now, now, now, now
+	c.patience = c.limits.frame
+	c.peer, c.window, c.recv = defaultWindow, defaultWindow, c.limits.conn
+	c.room.L = &c.mu
+	c.block.init(maxHeaderBytes, maxFields)
+	c.block.response = c.client
 }
 
-// serve serves the connection to its end.
-func (c *conn) serve() {
-	err := c.greet()
-	for err == nil {
-		var frame h2.Frame
-		if frame, err = c.next(); err == nil {
+// run handles frames until the connection is to end, and returns why.
+func (c *conn) run() error {
+	for {
+		frame, err := c.next()
+		if err == nil {
 			err = c.handle(frame)
 		}
 		if err != nil {
 			err = c.outlive(err)
 		}
+		if err != nil {
+			return err
+		}
 	}
-	c.close(err)
-}
-
-// announce queues the server's preface, which is to come before all else
-// (RFC 9113, 3.4).
-func (c *conn) announce() {
-	f := c.packetLocked().framer
-	f.WriteSettings(
-		h2.Setting{ID: h2.SettingMaxConcurrentStreams, Val: maxStreams},
-		h2.Setting{ID: h2.SettingInitialWindowSize, Val: streamWindow},
-		h2.Setting{ID: h2.SettingMaxHeaderListSize, Val: uint32(c.front.config.MaxHeaderBytes)},
-		h2.Setting{ID: h2.SettingEnableConnectProtocol, Val: 1},
-		h2.Setting{ID: h2.SettingNoRFC7540Priorities, Val: 1},
-	)
-	f.WriteWindowUpdate(0, connWindow-defaultWindow)
-}
-
-// greet reads the client's preface.
-func (c *conn) greet() error {
-	c.borrow()
-	c.mu.Lock()
-	c.armLocked(c.frameAt.Add(min(c.patience, linger)))
-	c.mu.Unlock()
-	var preface [len(h2.ClientPreface)]byte
-	if _, err := io.ReadFull(c.reader, preface[:]); err != nil {
-		return err
-	}
-	if string(preface[:]) != h2.ClientPreface {
-		return h2.ConnectionError(h2.ErrCodeProtocol)
-	}
-	return nil
 }
 
 // handle does what a frame asks for.
@@ -175,26 +166,37 @@ func (c *conn) handle(frame h2.Frame) error {
 	case *h2.PriorityFrame:
 		return c.onPriority(f)
 	case *h2.GoAwayFrame:
-		return c.spend(countIgnored) // the client makes no use of our streams, and may go on with its own
+		if err := c.spend(countIgnored); err != nil {
+			return err
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.side.goneLocked(f)
 	case *h2.PushPromiseFrame:
-		return h2.ConnectionError(h2.ErrCodeProtocol) // RFC 9113, 8.4
+		return h2.ConnectionError(h2.ErrCodeProtocol) // RFC 9113, 8.4; origins are told that we take none
 	}
 	return c.spend(countIgnored) // RFC 9113, 4.1
 }
 
-// spend counts what the client makes us do.
+// spend counts what the peer makes us do.
 func (c *conn) spend(kind int) error { return c.budget.spend(kind, c.lastRead.Sub(c.began)) }
 
-// spendResetLocked counts a request that came to nothing. Those that came to
-// their end make up for it.
-func (c *conn) spendResetLocked() error {
-	c.budget.earn(countReset, int32(c.completed))
-	c.completed = 0
-	return c.spend(countReset)
+// spendLateLocked counts what came to nothing, or came too late. Streams that
+// came to their end make up for it; of ours, each may be answered late by a
+// head, trailers and a reset, and each DATA frame by a reset.
+func (c *conn) spendLateLocked(kind int) error {
+	n := int32(c.completed)
+	c.budget.earn(countReset, n)
+	if c.client {
+		c.budget.earn(countReset, int32(c.late))
+		c.budget.earn(countIgnored, 3*n)
+	}
+	c.completed, c.late = 0, 0
+	return c.spend(kind)
 }
 
-// outlive resets a stream that the client has got wrong. It returns other
-// errors, which are the connection's.
+// outlive resets a stream that the peer has got wrong. It returns other errors,
+// which are the connection's.
 func (c *conn) outlive(err error) error {
 	var e h2.StreamError
 	if !errors.As(err, &e) {
@@ -202,12 +204,23 @@ func (c *conn) outlive(err error) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e.StreamID > c.lastID {
+	if c.idleLocked(e.StreamID) {
 		return h2.ConnectionError(e.Code) // no RST_STREAM on an idle stream (RFC 9113, 6.4)
 	}
-	c.resetLocked(e.StreamID, e.Code, errStream)
-	return c.spendResetLocked()
+	ours := c.client && c.streams[e.StreamID] != nil // it takes a request of ours to do that
+	fault := errStream
+	if c.client {
+		fault = errAnswer
+	}
+	c.resetLocked(e.StreamID, e.Code, fault)
+	if ours {
+		return nil
+	}
+	return c.spendLateLocked(countReset)
 }
+
+// idleLocked reports whether a stream was never begun.
+func (c *conn) idleLocked(id uint32) bool { return id > c.lastID || c.client && id%2 == 0 }
 
 func (c *conn) onSettings(f *h2.SettingsFrame) error {
 	if f.IsAck() {
@@ -221,8 +234,9 @@ func (c *conn) onSettings(f *h2.SettingsFrame) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// The other parameters need no heed: our frames have the least size that
-	// all clients take, our header blocks use no table, and we push nothing.
+	// Of the other parameters neither side needs to heed those for our encoder:
+	// our frames have the least size that all peers take, and our header blocks
+	// use no table.
 	err := f.ForeachSetting(func(s h2.Setting) error {
 		if err := s.Valid(); err != nil {
 			return err
@@ -244,26 +258,24 @@ func (c *conn) onSettings(f *h2.SettingsFrame) error {
 		return err
 	}
 	c.packetLocked().framer.WriteSettingsAck()
-	return nil
+	return c.side.settingsLocked(f)
 }
 
 func (c *conn) onPing(f *h2.PingFrame) error {
-	if !f.IsAck() {
-		if err := c.spend(countPing); err != nil {
-			return err
-		}
+	if f.IsAck() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.packetLocked().framer.WritePing(true, f.Data)
-		return nil
+		return c.side.pongLocked(f.Data)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f.Data == pingDrain && !c.drainBy.IsZero() && !c.final {
-		c.goAwayLocked()
-		return nil
+	c.budget.earn(countPing, int32(c.sent))
+	c.sent = 0
+	if err := c.spend(countPing); err != nil {
+		return err
 	}
-	return c.spend(countIgnored)
+	c.packetLocked().framer.WritePing(true, f.Data)
+	return nil
 }
 
 func (c *conn) onPriority(f *h2.PriorityFrame) error {
@@ -276,29 +288,34 @@ func (c *conn) onPriority(f *h2.PriorityFrame) error {
 func (c *conn) onReset(f *h2.RSTStreamFrame) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f.StreamID > c.lastID {
+	if c.idleLocked(f.StreamID) {
 		return h2.ConnectionError(h2.ErrCodeProtocol) // RFC 9113, 6.4
 	}
 	if s := c.streams[f.StreamID]; s != nil {
-		c.closeLocked(s, errReset, false)
+		if s.user.resetLocked(f.ErrCode); c.client {
+			return nil // it takes a request of ours to do that
+		}
 	}
-	return c.spendResetLocked()
+	return c.spendLateLocked(countReset)
 }
 
-// close ends the connection for the reason given.
-func (c *conn) close(reason error) {
-	c.front.config.Log.Debug("http2 connection ended", "client", c.info.Client, "reason", reason)
-	code, tell := c.explain(reason)
+// close ends the connection for the reason given: whoever waits on a stream
+// gets err. It returns when the peer was told and all tasks are over.
+func (c *conn) close(reason, err error) {
+	code, tell := explain(reason)
 	c.mu.Lock()
 	c.ended = true
 	for _, s := range c.streams {
-		c.closeLocked(s, errConnGone, false)
+		c.closeLocked(s, err, false)
 	}
-	c.end()
-	c.retireLocked()
+	c.side.overLocked()
 	c.nc.SetWriteDeadline(time.Now().Add(farewell))
-	if tell && (code != h2.ErrCodeNo || !c.final) {
-		c.packetLocked().framer.WriteGoAway(c.lastID, code, nil)
+	if tell && (code != h2.ErrCodeNo || !c.final || c.client) {
+		last := c.lastID
+		if c.client {
+			last = 0 // of the streams that an origin begins
+		}
+		c.packetLocked().framer.WriteGoAway(last, code, nil)
 	}
 	for c.writing {
 		c.room.Wait()
@@ -306,7 +323,7 @@ func (c *conn) close(reason error) {
 	if tell {
 		c.flushLocked()
 	}
-	tell = tell && !c.broken
+	tell = tell && !c.broken && !c.client
 	c.mu.Unlock()
 
 	if tell {
@@ -320,15 +337,14 @@ func (c *conn) close(reason error) {
 	}
 }
 
-// explain returns what the client is told at the end, if anything.
-func (c *conn) explain(reason error) (code h2.ErrCode, tell bool) {
+// explain returns what the peer is told at the end, if anything.
+func explain(reason error) (code h2.ErrCode, tell bool) {
 	var connection h2.ConnectionError
 	var flood floodError
 	switch {
 	case errors.As(reason, &connection):
 		return h2.ErrCode(connection), true
 	case errors.As(reason, &flood):
-		c.front.config.Metrics.floods.WithLabelValues(string(flood)).Inc()
 		return h2.ErrCodeEnhanceYourCalm, true
 	case errors.Is(reason, h2.ErrFrameTooLarge):
 		return h2.ErrCodeFrameSize, true
@@ -354,7 +370,8 @@ func (c *conn) linger() {
 }
 
 var (
-	errReset    = fmt.Errorf("stream reset by the client: %w", io.ErrUnexpectedEOF)
+	errReset    = fmt.Errorf("stream reset by the peer: %w", io.ErrUnexpectedEOF)
 	errStream   = fmt.Errorf("the stream breaks the protocol: %w", exchange.ErrMalformed)
+	errAnswer   = errors.New("the response breaks the protocol")
 	errConnGone = fmt.Errorf("connection ended: %w", net.ErrClosed)
 )

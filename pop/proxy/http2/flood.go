@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// Flood is a kind of traffic that costs us more than it costs the client, for
+// Flood is a kind of traffic that costs us more than it costs the peer, for
 // which a connection was ended with ENHANCE_YOUR_CALM. It is a closed set, fit
 // for a metric label.
 type Flood string
@@ -44,10 +44,10 @@ const (
 	counts
 )
 
-// allowances leave honest clients a wide margin: a browser that leaves a page
-// resets all it asked for, a gRPC client pings with each round trip to measure
-// it, and some clients open windows with each read of DATA (which earns them
-// more, see conn.appendDataLocked).
+// allowances leave honest peers a wide margin: a browser that leaves a page
+// resets all it asked for, gRPC pings with each round trip of DATA to measure
+// it, and some peers open windows with each read of DATA. DATA that we send
+// earns them more, see conn.appendDataLocked.
 var allowances = [counts]allowance{
 	countReset:    {FloodReset, 256, 32},
 	countSettings: {FloodSettings, 32, 2},

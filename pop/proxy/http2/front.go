@@ -38,6 +38,7 @@
 package http2
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net"
@@ -49,22 +50,33 @@ import (
 
 // FrontConfig says how a front serves. All fields but Metrics are required.
 type FrontConfig struct {
-	Handler        exchange.Handler // must not panic
-	Log            *slog.Logger     // gets why connections ended, at debug level
-	HeaderTimeout  time.Duration    // to read a request's head, and for a ping to come back
-	IdleTimeout    time.Duration    // to wait for the next request; with streams open, for a sign of life
-	BodyIdle       time.Duration    // to wait for the next piece of a body, in either direction
-	MaxHeaderBytes int              // of a request's head, counted as RFC 9113, 6.5.2 does
-	Metrics        *Metrics         // nil shows them nowhere
+	Handler         exchange.Handler // must not panic
+	Log             *slog.Logger     // gets why connections ended, at debug level
+	HeaderTimeout   time.Duration    // to read a request's head, and for a ping to come back
+	IdleTimeout     time.Duration    // to wait for the next request; with streams open, for a sign of life
+	BodyIdle        time.Duration    // to wait for the next piece of a body, in either direction
+	BodyRate        int64            // least average of a request's body of declared length, see below, in bytes per second
+	MaxStreams      int              // that a client may have open on a connection
+	MaxHeaderBytes  int              // of a request's head, counted as RFC 9113, 6.5.2 does
+	MaxHeaderFields int              // field lines of a request's head, and of its trailers
+	MaxURIBytes     int              // of a request's path and query
+	Metrics         *Metrics         // nil shows them nowhere
 }
+
+// What a front takes for fields of its config that are zero.
+const (
+	defaultStreams      = 128
+	defaultHeaderFields = 1 << 20
+	defaultURIBytes     = 1 << 20
+)
 
 // Front serves client connections with HTTP/2.
 type Front struct {
-	config  FrontConfig
-	streams sync.Pool // of *stream without a body, whose handlers have returned
+	config FrontConfig
+	turns  sync.Pool // of *turn without a body, whose handlers have returned
 
 	mu      sync.Mutex
-	conns   map[*conn]struct{}
+	conns   map[*frontConn]struct{}
 	closing bool // CloseIdle was called
 }
 
@@ -73,7 +85,10 @@ func NewFront(config FrontConfig) *Front {
 	if config.Metrics == nil {
 		config.Metrics = NewMetrics(nil)
 	}
-	return &Front{config: config, conns: make(map[*conn]struct{})}
+	config.MaxStreams = cmp.Or(config.MaxStreams, defaultStreams)
+	config.MaxHeaderFields = cmp.Or(config.MaxHeaderFields, defaultHeaderFields)
+	config.MaxURIBytes = cmp.Or(config.MaxURIBytes, defaultURIBytes)
+	return &Front{config: config, conns: make(map[*frontConn]struct{})}
 }
 
 // ServeConn serves one connection, takes it over, and returns when it has ended
@@ -81,7 +96,7 @@ func NewFront(config FrontConfig) *Front {
 // no further exchange begins; the connection then ends when they do, or when nc
 // is closed.
 func (f *Front) ServeConn(ctx context.Context, nc net.Conn, info *exchange.Conn) {
-	c := newConn(ctx, f, nc, info)
+	c := newFrontConn(ctx, f, nc, info)
 	f.mu.Lock()
 	f.conns[c] = struct{}{}
 	closing := f.closing
@@ -120,10 +135,10 @@ func (f *Front) CloseIdle() {
 	}
 }
 
-func (f *Front) open() []*conn {
+func (f *Front) open() []*frontConn {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	open := make([]*conn, 0, len(f.conns))
+	open := make([]*frontConn, 0, len(f.conns))
 	for c := range f.conns {
 		open = append(open, c)
 	}

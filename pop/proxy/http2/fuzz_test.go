@@ -11,6 +11,7 @@ import (
 
 	h2 "golang.org/x/net/http2"
 
+	"anyedge/pop/proxy/buffers"
 	"anyedge/pop/proxy/exchange"
 )
 
@@ -90,7 +91,7 @@ func FuzzConn(f *testing.F) {
 		if len(data) > 2000 {
 			t.Skip()
 		}
-		before := chunks.inUse.Load() + readers.inUse.Load() + packets.inUse.Load() + pieces.inUse.Load() + blocks.inUse.Load()
+		before := buffers.Lent()
 		synctest.Test(t, func(t *testing.T) {
 			front := NewFront(config(func(ctx context.Context, x *exchange.Exchange) {
 				r := &x.Request
@@ -121,8 +122,8 @@ func FuzzConn(f *testing.F) {
 			near.Close()
 			<-served
 		})
-		if after := chunks.inUse.Load() + readers.inUse.Load() + packets.inUse.Load() + pieces.inUse.Load() + blocks.inUse.Load(); after != before {
-			t.Errorf("%d buffers are still in use", after-before)
+		if after := buffers.Lent(); after != before {
+			t.Errorf("%d bytes of buffers are still lent", after-before)
 		}
 	})
 }

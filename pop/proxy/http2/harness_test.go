@@ -6,11 +6,9 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha1"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/base64"
 	"io"
 	"log/slog"
 	"math/big"
@@ -22,17 +20,22 @@ import (
 	"testing"
 	"time"
 
+	"anyedge/pop/proxy/buffers"
 	"anyedge/pop/proxy/exchange"
 )
 
 // patience bounds every wait of the tests for something that must happen.
 const patience = 10 * time.Second
 
+// maxStreams is that of the tests' fronts.
+const maxStreams = 128
+
 // config is a front's with long timeouts.
 func config(handler exchange.Handler) FrontConfig {
 	return FrontConfig{
 		Handler: handler, Log: slog.New(slog.DiscardHandler), Metrics: NewMetrics(nil),
-		HeaderTimeout: patience, IdleTimeout: 6 * patience, BodyIdle: patience, MaxHeaderBytes: 32 << 10,
+		HeaderTimeout: patience, IdleTimeout: 6 * patience, BodyIdle: patience,
+		MaxStreams: maxStreams, MaxHeaderBytes: 32 << 10, MaxHeaderFields: 100, MaxURIBytes: 8 << 10,
 	}
 }
 
@@ -168,9 +171,8 @@ func bodyOf(r *exchange.Request) io.Reader {
 
 // accept upgrades to a WebSocket as an origin would. It returns nil on failure.
 func accept(x *exchange.Exchange) exchange.Tunnel {
-	digest := sha1.Sum([]byte(x.Request.Fields.Get("Sec-WebSocket-Key") + keyGUID))
 	t, err := x.Client.Upgrade(exchange.Fields{
-		{Name: "Sec-WebSocket-Accept", Value: base64.StdEncoding.EncodeToString(digest[:])},
+		{Name: "Sec-WebSocket-Accept", Value: acceptKey(x.Request.Fields.Get("Sec-WebSocket-Key"))},
 		{Name: "Sec-WebSocket-Protocol", Value: "echo"},
 	})
 	if err != nil {
@@ -204,13 +206,8 @@ func (zeros) Read(p []byte) (int, error) {
 func checkBuffers(t testing.TB) {
 	t.Helper()
 	t.Cleanup(func() {
-		for name, n := range map[string]int64{
-			"readers": readers.inUse.Load(), "packets": packets.inUse.Load(), "pieces": pieces.inUse.Load(),
-			"chunks": chunks.inUse.Load(), "blocks": blocks.inUse.Load(),
-		} {
-			if n != 0 {
-				t.Errorf("%d %s are still in use", n, name)
-			}
+		if n := buffers.Lent(); n != 0 {
+			t.Errorf("%d bytes of buffers are still lent", n)
 		}
 	})
 }

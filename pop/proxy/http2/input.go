@@ -26,7 +26,7 @@ var (
 	errDead   = errors.New("no answer to a ping")
 )
 
-// reader buffers and parses what the client sends.
+// reader buffers and parses what the peer sends.
 type reader struct {
 	conn   *conn
 	framer *h2.Framer
@@ -69,7 +69,7 @@ func (r *reader) empty() bool { return r.r == r.w }
 
 // borrow gives the connection a reader.
 func (c *conn) borrow() {
-	c.reader = readers.get()
+	c.reader = readers.Get()
 	c.reader.conn, c.reader.r, c.reader.w = c, 0, 0
 }
 
@@ -83,8 +83,16 @@ func (c *conn) park() {
 	if c.inFrame || c.block.open {
 		c.reader.framer = newFramer(c.reader)
 	}
-	readers.put(c.reader)
+	readers.Put(c.reader)
 	c.reader = nil
+	if !c.block.open {
+		c.block.shrink()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.streams) == 0 {
+		c.streams = nil // a map keeps the room for the most that it has held
+	}
 }
 
 // next returns the next frame, which is valid until the next call. Between
@@ -95,7 +103,7 @@ func (c *conn) next() (h2.Frame, error) {
 			return nil, err
 		}
 	}
-	c.frameAt, c.patience = c.lastRead, c.front.config.HeaderTimeout
+	c.frameAt, c.patience = c.lastRead, c.limits.frame
 	if c.block.open {
 		c.frameAt = c.block.since
 	}
@@ -105,7 +113,7 @@ func (c *conn) next() (h2.Frame, error) {
 		return nil, err
 	}
 	if header.Type == h2.FrameData {
-		c.patience = c.front.config.BodyIdle
+		c.patience = c.limits.data
 	}
 	frame, err := c.reader.framer.ReadFrameForHeader(header)
 	c.inFrame = err != nil
@@ -145,13 +153,13 @@ func (c *conn) await() error {
 // errParked says that the wait for the next frame is going to be long.
 var errParked = errors.New("nothing came for a while")
 
-// receive reads from the client. Before it waits, what is queued for the client
-// is sent. partial is set within a frame or header block.
+// receive reads from the peer. Before it waits, what is queued for the peer is
+// sent. partial is set within a frame or header block.
 func (c *conn) receive(p []byte, partial bool) (int, error) {
 	for {
 		c.mu.Lock()
 		if c.out != nil && !c.writing {
-			c.dispatchLocked(nil) // we must not wait for the client to read
+			c.tasks.Go(c.flush) // we must not wait for the peer to read
 		}
 		c.mu.Unlock()
 		n, err := c.nc.Read(p)
@@ -188,81 +196,34 @@ func (c *conn) reconsider(partial bool) error {
 	if c.broken {
 		return errBroken
 	}
-	for ; c.stalled > 0; c.stalled-- {
-		if err := c.budget.spend(countStall, now.Sub(c.began)); err != nil {
-			return err
-		}
-	}
-	if c.final && len(c.streams) == 0 {
-		return errGone
-	}
-	next, err := c.dueLocked(now, partial)
-	if err != nil {
+	partial = partial || !c.settled
+	next, err := c.side.dueLocked(now, !partial && c.reader == nil)
+	switch {
+	case err != nil:
 		return err
-	}
-	if c.drainBy.IsZero() || c.final {
-		c.armLocked(next)
-		return nil
-	}
-	if !now.Before(c.drainBy) {
-		c.goAwayLocked()
-		if len(c.streams) == 0 {
-			return errGone
+	case c.final && len(c.streams) == 0:
+		return errGone
+	case partial:
+		by := c.frameAt.Add(c.patience)
+		if !now.Before(by) {
+			return errSlow
 		}
-	} else if c.drainBy.Before(next) {
-		next = c.drainBy
+		next = earlier(next, earlier(by, now.Add(linger)))
+	case c.reader != nil:
+		quiet := c.lastRead.Add(linger)
+		if !now.Before(quiet) {
+			c.armLocked(now) // come back at once, without a reader
+			return errParked
+		}
+		next = earlier(next, quiet)
 	}
 	c.armLocked(next)
 	return nil
 }
 
-// dueLocked returns when to look again for how long the client has kept us
-// waiting.
-func (c *conn) dueLocked(now time.Time, partial bool) (time.Time, error) {
-	config := &c.front.config
-	if partial || !c.settled {
-		by := c.frameAt.Add(c.patience)
-		if !now.Before(by) {
-			return by, errSlow
-		}
-		return earlier(by, now.Add(linger)), nil
-	}
-	if c.reader != nil {
-		if quiet := c.lastRead.Add(linger); now.Before(quiet) {
-			return quiet, nil
-		}
-		c.retireLocked()
-		c.armLocked(now) // come back at once, without a reader
-		return now, errParked
-	}
-	switch {
-	case len(c.streams) == 0:
-		since := c.lastRead
-		if since.Before(c.idleSince) {
-			since = c.idleSince
-		}
-		by := since.Add(config.IdleTimeout)
-		if !now.Before(by) {
-			return by, errIdle
-		}
-		return by, nil
-	case c.pinged.IsZero():
-		by := c.lastRead.Add(config.IdleTimeout)
-		if now.Before(by) {
-			return by, nil
-		}
-		c.pinged = now
-		c.packetLocked().framer.WritePing(false, pingAlive)
-	}
-	by := c.pinged.Add(config.HeaderTimeout)
-	if !now.Before(by) {
-		return by, errDead
-	}
-	return by, nil
-}
-
+// earlier returns the earlier of two times. The zero time stands for never.
 func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
+	if b.IsZero() || !a.IsZero() && a.Before(b) {
 		return a
 	}
 	return b

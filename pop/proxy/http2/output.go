@@ -13,15 +13,15 @@ const (
 	// writeSize is how much is written within one deadline. It is what fits
 	// one TLS record.
 	writeSize = 16 << 10
-	// turns is how many packets one goroutine writes before it leaves the
-	// rest to another: it may be a handler that has a request to finish.
-	turns = 4
+	// writeTurns is how many packets one goroutine writes before it leaves the
+	// rest to another: it may have a request to finish.
+	writeTurns = 4
 )
 
-// packetLocked returns the packet that frames to the client are appended to.
+// packetLocked returns the packet that frames to the peer are appended to.
 func (c *conn) packetLocked() *packet {
 	if c.out == nil {
-		c.out = packets.get()
+		c.out = packets.Get()
 	}
 	return c.out
 }
@@ -33,15 +33,15 @@ func (c *conn) flushLocked() {
 		return
 	}
 	c.writing = true
-	// Other handlers may be about to answer. What they append until we come
+	// Other goroutines may be about to send. What they append until we come
 	// back goes into the same write.
 	c.mu.Unlock()
 	runtime.Gosched()
 	c.mu.Lock()
 	for turn := 0; c.out != nil; turn++ {
-		if turn == turns && !c.ended {
+		if turn == writeTurns && !c.ended {
 			c.writing = false
-			c.dispatchLocked(nil)
+			c.tasks.Go(c.flush)
 			return
 		}
 		p := c.out
@@ -52,6 +52,13 @@ func (c *conn) flushLocked() {
 	}
 	c.writing = false
 	c.room.Broadcast()
+}
+
+// flush is flushLocked for a goroutine of its own.
+func (c *conn) flush() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.flushLocked()
 }
 
 // writeLocked writes b, giving up the lock meanwhile.
@@ -70,20 +77,20 @@ func (c *conn) writeLocked(b []byte) {
 	}
 }
 
-// armWriteLocked gives the client at least BodyIdle to take a write, and half
+// armWriteLocked gives the peer at least limits.write to take a write, and half
 // as long again at most: setting a deadline has its price.
 func (c *conn) armWriteLocked() {
 	if c.ended {
-		return // serve has set the last one
+		return // close has set the last one
 	}
-	span := c.front.config.BodyIdle
+	span := c.limits.write
 	if now := time.Now(); c.writeBy.Sub(now) < span {
 		c.writeBy = now.Add(span + span/2)
 		c.nc.SetWriteDeadline(c.writeBy)
 	}
 }
 
-// appendHeaders appends a header block in as many frames as it takes.
+// appendHeadersLocked appends a header block in as many frames as it takes.
 func (c *conn) appendHeadersLocked(id uint32, block []byte, end bool) {
 	p := c.packetLocked()
 	if !c.tableSet {
@@ -115,4 +122,6 @@ func (c *conn) appendDataLocked(id uint32, data []byte, end bool) {
 		byte(id>>24), byte(id>>16), byte(id>>8), byte(id))
 	p.bytes = append(p.bytes, data...)
 	c.updates += 2 + n>>10
+	c.sent++
+	c.late++
 }

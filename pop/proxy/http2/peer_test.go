@@ -140,9 +140,17 @@ func (p *peer) request(id uint32, path string, end bool, fields ...string) {
 
 // raw sends a head as it is.
 func (p *peer) raw(id uint32, end bool, fields ...string) {
+	block := p.headers(fields...)
+	first := block[:min(len(block), frameSize)]
+	block = block[len(first):]
 	p.framer.WriteHeaders(h2.HeadersFrameParam{
-		StreamID: id, BlockFragment: p.headers(fields...), EndHeaders: true, EndStream: end,
+		StreamID: id, BlockFragment: first, EndHeaders: len(block) == 0, EndStream: end,
 	})
+	for len(block) > 0 {
+		next := block[:min(len(block), frameSize)]
+		block = block[len(next):]
+		p.framer.WriteContinuation(id, len(block) == 0, next)
+	}
 }
 
 // response returns the status and body on a stream, up to its end.

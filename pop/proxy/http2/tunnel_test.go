@@ -62,7 +62,7 @@ func TestWebSocketEnds(t *testing.T) {
 		"bad key":  {func(_ context.Context, x *exchange.Exchange) { x.Client.Upgrade(nil) }, h2.ErrCodeInternal},
 		"no reply": {func(context.Context, *exchange.Exchange) {}, h2.ErrCodeInternal},
 		"unasked": {func(_ context.Context, x *exchange.Exchange) {
-			x.Client.(*stream).key = "" // as on a request that asks for none
+			x.Client.(*turn).key = "" // as on a request that asks for none
 			if _, err := x.Client.Upgrade(nil); err == nil {
 				panic("upgraded without being asked")
 			}

@@ -8,7 +8,7 @@ func (c *conn) onWindowUpdate(f *h2.WindowUpdateFrame) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	// Each DATA frame may be answered with an update for its stream and one for
-	// the connection. Clients that open windows with each of their reads send
+	// the connection. Peers that open windows with each of their reads send
 	// more for large frames.
 	c.budget.earn(countWindow, int32(c.updates))
 	c.updates = 0
@@ -24,7 +24,7 @@ func (c *conn) onWindowUpdate(f *h2.WindowUpdateFrame) error {
 		}
 		return nil
 	}
-	if f.StreamID > c.lastID {
+	if c.idleLocked(f.StreamID) {
 		return h2.ConnectionError(h2.ErrCodeProtocol) // RFC 9113, 5.1
 	}
 	s := c.streams[f.StreamID]
