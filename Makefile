@@ -46,7 +46,7 @@ check: lint ## gofmt, vet, staticcheck and the fast tests
 	$(GO) test -short -timeout 2m ./...
 
 .PHONY: test
-test: deps $(BIN) $(CONSUL) $(TOFU) $(CACHE)/h2spec ## every test: real Consul, BIRD, h2spec, Terraform and the story
+test: deps $(BIN) $(CONSUL) $(TOFU) $(CACHE)/h2spec ## every test: real Consul, BIRD, h2spec, HAProxy and nginx, Terraform and the story
 	test/all.sh
 
 .PHONY: race
@@ -65,7 +65,7 @@ bench: ## Go benchmarks, six runs each, read by benchstat
 
 .PHONY: bench-proxy
 bench-proxy: $(BIN) ## anyedge beside HAProxy, nginx and Caddy: CPU per request and ratios (installs them)
-	test/bench/install.sh
+	test/deps.sh bench
 	$(GO) run ./test/bench --out $(CACHE)/bench-proxy.md
 
 .PHONY: conformance
@@ -74,7 +74,7 @@ conformance: $(CACHE)/h2spec ## h2spec, every test, against the HTTP/2 codec in 
 
 .PHONY: differential
 differential: $(BIN) ## 6000 malformed requests through anyedge, HAProxy and nginx (installs them)
-	test/bench/install.sh
+	test/deps.sh bench
 	ANYEDGE_DIFFERENTIAL=1 $(GO) test -count 1 -timeout 10m -v ./test/differential
 
 $(CACHE)/h2spec:

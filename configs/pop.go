@@ -202,8 +202,8 @@ type Retries struct {
 	// Default 2.
 	Attempts *int `yaml:"attempts" default:"2" range:"0..5"`
 	// Budget bounds retries and hedges as a share of the pool's requests, 0% to
-	// 100%; ten at once are always allowed, so that a quiet pool has some.
-	// Default 20%.
+	// 100%; a pool may save up ten of them, and begins with as many. A retry after
+	// a connect that failed costs none. Default 20%.
 	Budget *Percent `yaml:"budget" default:"20%" range:"0%..100%"`
 }
 

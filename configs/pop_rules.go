@@ -163,6 +163,11 @@ func (p *Pop) checkRoutes(d *document) {
 		if r.Connect && r.Match.Path != "" {
 			d.report(path.key("match.path"), "a route with connect: true has no path: CONNECT names none")
 		}
+		for _, pool := range p.Pools {
+			if r.Connect && pool.Name == r.Pool && pool.Protocol != "h1" {
+				d.report(path.key("pool"), "tunnels of CONNECT speak no protocol, so their pool %s cannot have protocol: %s", pool.Name, pool.Protocol)
+			}
+		}
 	}
 	d.unique(len(p.Routes), func(i int) (at, string) {
 		m, path := p.Routes[i].Match, at("routes").index(i).key("match")

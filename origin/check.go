@@ -122,7 +122,8 @@ func checkHTTP(ctx context.Context, address netip.AddrPort, cfg *Config) error {
 	}
 	target.Scheme, target.Host = "http", address.String()
 	var protocols http.Protocols
-	protocols.SetHTTP1(true)
+	protocols.SetHTTP1(!cfg.HTTP2)
+	protocols.SetUnencryptedHTTP2(cfg.HTTP2)
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return dialTCP(ctx, address)

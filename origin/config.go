@@ -34,6 +34,9 @@ type Config struct {
 	Warm int
 	// ConnectTimeout bounds one dial, TLS handshake included. Default 2s.
 	ConnectTimeout time.Duration
+	// HTTP2 says that backends speak HTTP/2 and nothing else, in clear text with
+	// prior knowledge; http checks speak it then.
+	HTTP2 bool
 	// TLS speaks TLS to the backends; it must hold a ServerName. nil: clear
 	// text. It is used as it is, never changed, and compared by pointer.
 	TLS *tls.Config

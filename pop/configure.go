@@ -28,6 +28,7 @@ type configurator struct {
 	adopted func(*configs.Pop) // told of a config that came into force
 	file    string
 	token   string // proves to a probe that our own worker answers
+	quic    proxy.QUICKeys
 
 	look    sync.Mutex // guards cfg and changed, which others read
 	cfg     *configs.Pop
@@ -68,8 +69,11 @@ type ConfigStatus struct {
 func newConfigurator(file string, cfg *configs.Pop, worker applier, log *slog.Logger, m *metrics) *configurator {
 	token := make([]byte, 16)
 	rand.Read(token)
+	var quic proxy.QUICKeys
+	rand.Read(quic.Reset[:])
+	rand.Read(quic.Token[:])
 	c := &configurator{
-		log: log, metrics: m, worker: worker, file: file, token: hex.EncodeToString(token),
+		log: log, metrics: m, worker: worker, file: file, token: hex.EncodeToString(token), quic: quic,
 		cfg: cfg, changed: make(chan struct{}),
 	}
 	c.status.Store(&ConfigStatus{File: file})
@@ -236,7 +240,7 @@ func (c *configurator) setDraining(ctx context.Context, draining bool) {
 func (c *configurator) push(ctx context.Context, cfg *configs.Pop, files *material, set *sockets) error {
 	s := buildSnapshot(cfg, files, c.good.inventories, c.good.keys)
 	c.number++
-	s.Generation, s.ProbeToken = c.number, c.token
+	s.Generation, s.ProbeToken, s.QUIC = c.number, c.token, c.quic
 	if err := c.worker.apply(ctx, proxy.Apply{Snapshot: s, Draining: c.draining}, set); err != nil {
 		return err
 	}

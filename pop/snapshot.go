@@ -66,6 +66,7 @@ func buildSnapshot(cfg *configs.Pop, m *material, inv inventories, keys []ticket
 		Tickets:        keys,
 		Routes:         cfg.Routes,
 		MaxConnections: cfg.Worker.MaxConnections,
+		BufferMemory:   cfg.Worker.BufferMemory,
 		VitalsInterval: cfg.Health.VitalsInterval,
 		DrainTimeout:   cfg.Worker.DrainTimeout,
 		LogRequests:    cfg.Log.Requests,

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -14,7 +17,7 @@ import (
 	"anyedge/pop/proxy"
 )
 
-// sockets are the listening sockets of one config. The agent holds them for
+// sockets are the listening sockets of one config, TCP and for HTTP/3 UDP. The agent holds them for
 // as long as the config is in force, whatever happens to workers, so
 // connections queue in the kernel while no worker accepts.
 type sockets struct {
@@ -29,7 +32,17 @@ func (s *socket) close() { unix.Close(s.fd) }
 
 type socketKey struct {
 	name    string
+	network string // "tcp" or "udp"
 	address netip.AddrPort
+}
+
+// keys are the sockets that a listener needs.
+func keys(l configs.Listener) []socketKey {
+	keys := []socketKey{{l.Name, "tcp", l.Address}}
+	if slices.Contains(l.Protocols, "h3") {
+		keys = append(keys, socketKey{l.Name, "udp", l.Address})
+	}
+	return keys
 }
 
 // bind opens the sockets of the listeners, taking over those that old already
@@ -38,17 +51,18 @@ func bind(ctx context.Context, listeners []configs.Listener, old *sockets) (*soc
 	s := &sockets{open: make(map[socketKey]*socket)}
 	var errs []error
 	for _, l := range listeners {
-		key := socketKey{l.Name, l.Address}
-		if held := old.held(key); held != nil {
-			s.open[key] = held
-			continue
+		for _, key := range keys(l) {
+			if held := old.held(key); held != nil {
+				s.open[key] = held
+				continue
+			}
+			opened, err := listen(ctx, key)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("listener %s: %w", l.Name, err))
+				continue
+			}
+			s.open[key] = opened
 		}
-		opened, err := listen(ctx, l.Address)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("listener %s: %w", l.Name, err))
-			continue
-		}
-		s.open[key] = opened
 	}
 	if err := errors.Join(errs...); err != nil {
 		s.closeExcept(old)
@@ -57,14 +71,27 @@ func bind(ctx context.Context, listeners []configs.Listener, old *sockets) (*soc
 	return s, nil
 }
 
-func listen(ctx context.Context, address netip.AddrPort) (*socket, error) {
+func listen(ctx context.Context, key socketKey) (*socket, error) {
 	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", address.String())
-	if err != nil {
-		return nil, err
+	var opened interface {
+		io.Closer
+		syscall.Conn
 	}
-	defer l.Close() // a duplicate stays
-	raw, err := l.(*net.TCPListener).SyscallConn()
+	if key.network == "udp" {
+		conn, err := lc.ListenPacket(ctx, key.network, key.address.String())
+		if err != nil {
+			return nil, err
+		}
+		opened = conn.(*net.UDPConn)
+	} else {
+		l, err := lc.Listen(ctx, key.network, key.address.String())
+		if err != nil {
+			return nil, err
+		}
+		opened = l.(*net.TCPListener)
+	}
+	defer opened.Close() // a duplicate stays
+	raw, err := opened.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +134,7 @@ func (s *sockets) list() ([]proxy.Socket, []*os.File, error) {
 			closeFiles(files)
 			return nil, nil, fmt.Errorf("listener %s: %w", key.name, err)
 		}
-		names = append(names, proxy.Socket{Name: key.name, Address: key.address})
+		names = append(names, proxy.Socket{Name: key.name, Network: key.network, Address: key.address})
 		files = append(files, os.NewFile(uintptr(fd), key.name))
 	}
 	return names, files, nil

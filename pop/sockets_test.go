@@ -4,13 +4,18 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"anyedge/configs"
 )
 
-// openSockets counts this process's sockets.
+// openSockets counts this process's sockets that clients connect to: those that
+// listen, and those of UDP. Others come and go with what earlier tests left to
+// end by itself.
 func openSockets(t *testing.T) int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
@@ -19,7 +24,14 @@ func openSockets(t *testing.T) int {
 	}
 	n := 0
 	for _, e := range entries {
-		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && strings.HasPrefix(to, "socket:") {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		kind, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+		listens, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+		family, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+		if family != unix.AF_UNIX && (listens == 1 || kind == unix.SOCK_DGRAM) {
 			n++
 		}
 	}
@@ -68,7 +80,7 @@ func TestBindTakesOverWhatIsOpen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := socketKey{"b", b}
+	key := socketKey{"b", "tcp", b}
 	if next.held(key) == nil || next.held(key) != old.held(key) {
 		t.Error("the socket of b was not taken over")
 	}
@@ -105,6 +117,42 @@ func TestBindReportsEveryErrorAndKeepsOnlyTheOld(t *testing.T) {
 	if !connects(a) || connects(x) {
 		t.Error("the old socket is closed, or the new one is not")
 	}
+}
+
+// A listener of HTTP/3 has a UDP socket beside the other, and loses it alone.
+func TestBindHTTP3(t *testing.T) {
+	a := freeAddress(t)
+	before := openSockets(t)
+	both, err := bind(t.Context(), []configs.Listener{{Name: "a", Address: a, Protocols: []string{"h2", "h3"}}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, files, err := both.list()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, n := range names {
+		udp, err := net.FilePacketConn(files[i])
+		if (err == nil) != (n.Network == "udp") || n.Address != a {
+			t.Errorf("socket %+v: %v as a packet socket", n, err)
+		}
+		if err == nil {
+			udp.Close()
+		}
+	}
+	closeFiles(files)
+	if got := openSockets(t) - before; got != 2 || len(names) != 2 {
+		t.Errorf("%d sockets open and %d listed, want two", got, len(names))
+	}
+	one, err := bind(t.Context(), []configs.Listener{{Name: "a", Address: a, Protocols: []string{"h2"}}}, both)
+	if err != nil {
+		t.Fatal(err)
+	}
+	both.closeExcept(one)
+	if got := openSockets(t) - before; got != 1 || !connects(a) {
+		t.Errorf("%d sockets open, accepting %v: want the TCP one", got, connects(a))
+	}
+	one.closeExcept(nil)
 }
 
 func TestListKeepsNamesAndFilesTogether(t *testing.T) {

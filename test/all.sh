@@ -11,6 +11,9 @@ make --no-print-directory lint
 echo "== Go tests, with a real Consul and h2spec, and BIRD, dig and curl where installed"
 go test -timeout 10m ./...
 
+echo "== 1500 malformed requests through anyedge, and through HAProxy and nginx where installed"
+ANYEDGE_DIFFERENTIAL=quick go test -count 1 -timeout 5m -v -run Nothing ./test/differential
+
 echo "== the story: a whole edge on this machine, state in memory"
 timeout 300 bin/anyedge lab --check
 

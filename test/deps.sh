@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
-# Installs what the tests use from Debian. Without root or apt it changes
-# nothing, and the tests that miss something skip and say so.
+# Installs what the tests use from Debian; with "bench", what the benchmarks use
+# too. Without root or apt it changes nothing: tests that miss something skip and
+# say so, benchmarks do not begin.
 set -euo pipefail
 
-declare -A package=([dig]=dnsutils [curl]=curl [bird]=bird2)
+declare -A package=(
+	[dig]=dnsutils [curl]=curl [bird]=bird2 [nghttp]=nghttp2-client [nghttpd]=nghttp2-server [nginx]=nginx [haproxy]=haproxy
+)
+[ "${1:-}" = bench ] && package+=([caddy]=caddy [wrk]=wrk)
 missing=()
 for tool in "${!package[@]}"; do
 	PATH="$PATH:/usr/sbin:/sbin" command -v "$tool" >/dev/null || missing+=("${package[$tool]}")
@@ -11,9 +15,10 @@ done
 [ ${#missing[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
 	echo "not root or not Debian: please install ${missing[*]}" >&2
-	exit 0
+	[ "${1:-}" != bench ]
+	exit
 fi
-apt-get update -qq
+timeout 120 apt-get update -qq
 # The tests start their own daemons: none may be started by the installation.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
@@ -21,4 +26,4 @@ if [ ! -e "$policy" ]; then
 	chmod +x "$policy"
 	trap 'rm -f "$policy"' EXIT
 fi
-DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install -y -qq --no-install-recommends "${missing[@]}"

@@ -15,6 +15,7 @@ import (
 type plan struct {
 	snapshot   *Snapshot
 	table      *table
+	connect    *table
 	listeners  map[socketKey]configs.Listener
 	upstreams  map[string]*upstream
 	pools      []poolChange
@@ -61,7 +62,7 @@ func (w *Worker) planLocked(s *Snapshot) (*plan, error) {
 		}
 	}
 	var err error
-	if p.table, err = compile(s.Routes, p.upstreams); err != nil {
+	if p.table, p.connect, err = compile(s.Routes, p.upstreams); err != nil {
 		errs = append(errs, err)
 	}
 	errs = append(errs, w.planListenersLocked(p)...)
@@ -79,6 +80,9 @@ func (w *Worker) planListenersLocked(p *plan) (errs []error) {
 		}
 		if w.sockets[key] == nil && w.listeners[key] == nil {
 			errs = append(errs, fmt.Errorf("listeners[%d]: no socket for %s at %s", i, l.Name, l.Address))
+		}
+		if slices.Contains(l.Protocols, protocolH3) && w.packets[key] == nil && (w.listeners[key] == nil || w.listeners[key].h3 == nil) {
+			errs = append(errs, fmt.Errorf("listeners[%d]: no UDP socket for %s at %s", i, l.Name, l.Address))
 		}
 		if names[l.Name] {
 			errs = append(errs, fmt.Errorf("listeners[%d].name: %q is there twice", i, l.Name))
@@ -124,15 +128,16 @@ func (w *Worker) commitLocked(p *plan) {
 	}
 	w.state.Store(&state{
 		generation: s.Generation, probeToken: s.ProbeToken, maxConnections: limit,
-		drainTimeout: s.DrainTimeout.Std(), logRequests: s.LogRequests, table: p.table,
+		drainTimeout: s.DrainTimeout.Std(), logRequests: s.LogRequests, table: p.table, connect: p.connect,
 	})
+	w.gate.limit.Store(int64(s.BufferMemory))
 	w.commitListenersLocked(p)
 
 	for name, u := range gone { // no new request finds them now
 		if u.stop != nil {
 			u.stop()
 		}
-		u.back.CloseIdle()
+		u.backs.closeIdle()
 		w.metrics.forgetPool(name)
 	}
 	w.startLocked()
@@ -146,6 +151,9 @@ func (w *Worker) commitListenersLocked(p *plan) {
 		if _, ok := p.listeners[key]; !ok {
 			delete(w.listeners, key)
 			l.socket.Close()
+			if l.h3 != nil {
+				l.h3.retire(p.snapshot.DrainTimeout.Std())
+			}
 			w.retireLocked(l.face.Load().codec)
 			w.metrics.forgetListener(key.name)
 		}
@@ -166,12 +174,34 @@ func (w *Worker) commitListenersLocked(p *plan) {
 			next.codec = newCodec(l, config)
 			w.retireLocked(old.codec)
 		}
+		changed := l.face.Load() == nil || l.face.Load().codec != next.codec
 		l.face.Store(next)
+		w.commitQUICLocked(l, key, p.snapshot, changed)
 	}
 	for _, socket := range w.sockets {
 		socket.Close()
 	}
 	clear(w.sockets)
+	for _, socket := range w.packets {
+		socket.Close()
+	}
+	clear(w.packets)
+}
+
+// commitQUICLocked makes a listener's HTTP/3 what its face says.
+func (w *Worker) commitQUICLocked(l *listener, key socketKey, s *Snapshot, changed bool) {
+	c := l.face.Load().codec
+	switch wanted := c.altSvc != ""; {
+	case wanted && l.h3 == nil:
+		l.h3 = newQUICListener(l, w.packets[key], s.QUIC, c)
+		delete(w.packets, key)
+	case wanted && changed:
+		l.h3.front.Update(l.frontConfig(s.QUIC, c))
+		l.h3.front.Drain()
+	case !wanted && l.h3 != nil:
+		l.h3.retire(s.DrainTimeout.Std())
+		l.h3 = nil
+	}
 }
 
 // retireLocked asks the clients of a codec to go.

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"time"
 
@@ -43,6 +44,7 @@ type Apply struct {
 // Socket names a listening socket.
 type Socket struct {
 	Name    string         `json:"name"`
+	Network string         `json:"network"` // "tcp" or "udp"
 	Address netip.AddrPort `json:"address"`
 }
 
@@ -176,11 +178,9 @@ func (c *control) adopt(a Apply, m link.Message) error {
 		return fmt.Errorf("%d descriptors for %d sockets", len(m.Files), len(a.Sockets))
 	}
 	for i, s := range a.Sockets {
-		l, err := net.FileListener(m.Files[i])
-		if err != nil {
+		if err := c.addSocket(s, m.Files[i]); err != nil {
 			return fmt.Errorf("listener %s: %w", s.Name, err)
 		}
-		c.worker.AddSocket(s.Name, l)
 	}
 	if err := c.worker.Apply(a.Snapshot); err != nil {
 		return err
@@ -190,6 +190,29 @@ func (c *control) adopt(a Apply, m link.Message) error {
 	} else {
 		c.worker.Undrain()
 	}
+	return nil
+}
+
+// addSocket gives the worker a copy of a socket.
+func (c *control) addSocket(s Socket, f *os.File) error {
+	if s.Network == "udp" {
+		conn, err := net.FilePacketConn(f)
+		if err != nil {
+			return err
+		}
+		udp, ok := conn.(*net.UDPConn)
+		if !ok {
+			conn.Close()
+			return fmt.Errorf("a %T is no UDP socket", conn)
+		}
+		c.worker.AddPacketSocket(s.Name, udp)
+		return nil
+	}
+	l, err := net.FileListener(f)
+	if err != nil {
+		return err
+	}
+	c.worker.AddSocket(s.Name, l)
 	return nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"crypto/subtle"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -16,7 +15,6 @@ import (
 	"sync"
 	"time"
 
-	"anyedge/origin"
 	"anyedge/pop/proxy/exchange"
 )
 
@@ -27,9 +25,6 @@ const (
 	// GenerationField tells, on the answer to a probe, which snapshot is in
 	// force.
 	GenerationField = "Anyedge-Generation"
-
-	// maxTries is how many backends one request may be offered to.
-	maxTries = 3
 )
 
 // serve is the handler of the codec's exchanges.
@@ -64,6 +59,8 @@ type forward struct {
 	x      *exchange.Exchange
 	upload *upload // the request's body; nil if there is none
 
+	offered [maxTries]netip.AddrPort // the backends tried; x.Tries of them
+
 	// What follows is kept for the next exchange, so that it need not be made.
 	arena    exchange.Arena
 	fields   exchange.Fields // of an answer in the worker's own name
@@ -94,22 +91,24 @@ func (f *forward) serve(ctx context.Context) {
 		f.answerProbe()
 		return
 	}
-	f.worker.requests.Add(1)
+	count := f.worker.requests.Add(1)
 	if err != nil {
 		x.Refusal = exchange.Refusal{Status: 400, Reason: err.Error()}
 		f.refuse()
 		return
 	}
-	if x.Request.Method == "CONNECT" {
-		// What follows is meant for the tunnel. It must not be read as requests.
-		x.Refusal = exchange.Refusal{Status: 501, Reason: "CONNECT is not served here"}
-		f.refuse()
+	if !f.worker.gate.pass(ctx, count) {
+		f.answer(503, exchange.OutcomeOverloaded, "the memory for requests is spent")
 		return
 	}
-	r, err := f.state.table.find(x.Request.Authority, x.Request.Path)
+	r, err := f.route()
 	switch {
 	case err != nil:
 		x.Refusal = exchange.Refusal{Status: 400, Reason: err.Error()}
+		f.refuse()
+	case r == nil && x.Request.Method == "CONNECT":
+		// What follows is meant for the tunnel. It must not be read as requests.
+		x.Refusal = exchange.Refusal{Status: 501, Reason: "CONNECT is not served here"}
 		f.refuse()
 	case r == nil:
 		f.answer(404, exchange.OutcomeNoRoute, "no route for this host and path")
@@ -118,6 +117,15 @@ func (f *forward) serve(ctx context.Context) {
 		f.prepare(hop)
 		f.send(ctx, r)
 	}
+}
+
+// route finds the route of the request; nil if there is none.
+func (f *forward) route() (*route, error) {
+	r := &f.x.Request
+	if r.Method == "CONNECT" {
+		return f.state.connect.find(r.Authority, "/")
+	}
+	return f.state.table.find(r.Authority, r.Path)
 }
 
 // refuse answers a head that the codec does not take for a request.
@@ -139,10 +147,13 @@ func (f *forward) prepare(hop exchange.Hop) {
 	if request.Protocol == exchange.HTTP11 && request.Body == nil && strings.EqualFold(hop.Upgrade, "websocket") {
 		request.Upgrade = "websocket"
 	}
+	if request.Early && !request.Fields.Has("Early-Data") {
+		request.Fields.Add("Early-Data", "1") // RFC 8470, 5.1
+	}
 	peer := x.Conn.Client.Addr()
 	x.ID = request.Fields.Identify(exchange.Identity{
 		Peer:      peer,
-		Trusted:   f.codec.trusts(peer),
+		Trusted:   trusted(peer, f.codec.config.TrustedHops),
 		Protocol:  request.Protocol,
 		Scheme:    x.Conn.Scheme(),
 		Authority: request.Authority,
@@ -150,137 +161,6 @@ func (f *forward) prepare(hop exchange.Hop) {
 		ID:        x.ID,
 		Arena:     &f.arena,
 	})
-}
-
-// send tries backends until one answers, and passes its response on.
-func (f *forward) send(ctx context.Context, r *route) {
-	x := f.x
-	x.Request.HeadWait, x.Request.BodyWait = r.timeout, f.codec.config.Timeouts.BodyIdle.Std()
-	if x.Request.Body != nil {
-		f.upload = &upload{body: x.Request.Body}
-		x.Request.Body = f.upload
-	}
-
-	var tried [maxTries]netip.AddrPort
-	for x.Tries < maxTries {
-		pick, err := r.pool.pool.Pick(tried[:x.Tries])
-		if err != nil {
-			break
-		}
-		x.Backend = pick.Backend().Address
-		tried[x.Tries] = x.Backend
-		x.Tries++
-		res, err := r.pool.back.RoundTrip(ctx, x.Backend, &x.Request, f.informed)
-		if err == nil {
-			x.Head = time.Since(x.Start)
-			r.pool.head.Observe(x.Head.Seconds())
-			result, blame := f.respond(ctx, res)
-			f.tried(r.pool, pick, result, blame)
-			return
-		}
-		result, blame := f.failed(ctx, err)
-		f.tried(r.pool, pick, result, blame)
-		if result != tryConnectFailed {
-			return
-		}
-	}
-	if x.Tries == 0 {
-		f.answer(503, exchange.OutcomeNoBackend, "no backend is usable")
-		return
-	}
-	f.answer(502, exchange.OutcomeConnectFailed, "no backend could be connected to")
-}
-
-// tried ends one try of a backend.
-func (f *forward) tried(pool *upstream, pick *origin.Pick, result string, blame error) {
-	pick.Done(blame)
-	if result == tryOK {
-		pool.ok.Inc()
-		return
-	}
-	f.worker.metrics.tries.WithLabelValues(pool.name, result).Inc()
-}
-
-// failed handles a try that brought no response. If the result is
-// tryConnectFailed another backend may be tried, otherwise the exchange is
-// answered. blame is the error that the backend is to blame for.
-func (f *forward) failed(ctx context.Context, err error) (result string, blame error) {
-	if f.upload != nil && ctx.Err() != nil {
-		// A codec that gives up on a body may end ctx before we are told why.
-		f.upload.Close()
-	}
-	switch uploadErr := f.upload.failure(); {
-	case errors.Is(err, exchange.ErrSlow):
-		f.answer(504, exchange.OutcomeOriginTimeout, "the origin did not answer in time")
-		return tryTimeout, err
-	case isTimeout(uploadErr):
-		f.answer(408, exchange.OutcomeClientTimeout, "the request's body did not come in time")
-		return tryCanceled, nil
-	case f.upload.malformed():
-		f.answer(400, exchange.OutcomeRefused, "the request's body is malformed")
-		return tryCanceled, nil
-	case uploadErr != nil || ctx.Err() != nil:
-		f.x.Outcome = exchange.OutcomeClientGone
-		return tryCanceled, nil
-	case errors.Is(err, exchange.ErrConnect):
-		return tryConnectFailed, err
-	}
-	f.answer(502, exchange.OutcomeOriginFailed, "the origin gave no valid answer")
-	return tryFailed, err
-}
-
-// inform passes an interim response on. Its fields may be dropped freely, so a
-// failure is left to the final response to meet.
-func (f *forward) inform(status int, fields exchange.Fields) {
-	if _, err := fields.TakeHop(); err == nil {
-		f.x.Client.Inform(status, fields)
-	}
-}
-
-// respond passes a response on, and returns how the try ended.
-func (f *forward) respond(ctx context.Context, res *exchange.Response) (result string, blame error) {
-	x := f.x
-	defer func() {
-		if res.Body != nil {
-			res.Body.Close()
-		}
-	}()
-
-	hop, err := res.Fields.TakeHop()
-	if res.Tunnel != nil {
-		if err == nil && x.Request.Upgrade != "" && strings.EqualFold(hop.Upgrade, x.Request.Upgrade) {
-			f.tunnel(ctx, res)
-			return tryOK, nil
-		}
-		res.Tunnel.Close()
-		err = errors.New("switched to a protocol that it was not asked for")
-	}
-	if err != nil {
-		f.answer(502, exchange.OutcomeOriginFailed, "the origin gave no valid answer")
-		return tryFailed, err
-	}
-
-	res.Fields.Set(exchange.RequestID, x.ID)
-	f.out = *res
-	out, body := &f.out, &f.download
-	*body = download{body: res.Body, x: x}
-	out.Body = nil
-	if res.Body != nil && x.Request.Method != "HEAD" && res.Status != 204 && res.Status != 304 {
-		out.Body = body
-	}
-	out.Last = f.last()
-	x.Status = res.Status
-	err = x.Client.Respond(out)
-	switch {
-	case err == nil:
-		x.Outcome = exchange.OutcomeOK
-		return tryOK, nil
-	case body.err != nil && (ctx.Err() == nil || errors.Is(body.err, exchange.ErrSlow)):
-		x.Outcome = exchange.OutcomeOriginAborted
-		return tryFailed, body.err
-	}
-	x.Outcome = exchange.OutcomeClientGone
-	return tryCanceled, nil
 }
 
 // last reports whether the client is to make no further request on its

@@ -377,7 +377,7 @@ func TestErrorAnswers(t *testing.T) {
 		}, 504, "did not answer in time", "origin_timeout"},
 		{"closes", func(t *testing.T) []netip.AddrPort {
 			return []netip.AddrPort{serveRaw(t, func(_ net.Conn, r *bufio.Reader) { readHead(r) })}
-		}, 502, "no valid answer", "origin_failed"},
+		}, 502, "no answer", "origin_failed"},
 		{"nonsense", func(t *testing.T) []netip.AddrPort {
 			return []netip.AddrPort{serveRaw(t, func(c net.Conn, r *bufio.Reader) { readHead(r); io.WriteString(c, "hello\r\n\r\n") })}
 		}, 502, "no valid answer", "origin_failed"},

@@ -62,7 +62,7 @@ func newEdge(t testing.TB, backends ...netip.AddrPort) *edge {
 		Certificates:   []termination.CertPEM{testCertificate()},
 		DrainTimeout:   configs.Duration(patience),
 		MaxConnections: 1000,
-		Routes:         []configs.Route{{Pool: "pool", Timeout: configs.Duration(patience)}},
+		Routes:         []configs.Route{testRoute()},
 		Pools:          []Pool{testPool("pool", backends...)},
 	}
 	for _, l := range []configs.Listener{
@@ -313,12 +313,22 @@ func closedPort(t *testing.T) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4(bound.Addr), uint16(bound.Port))
 }
 
+// testRoute matches everything, and allows two retries.
+func testRoute() configs.Route {
+	attempts, share := 2, configs.Percent(20)
+	return configs.Route{
+		Pool: "pool", Timeout: configs.Duration(patience),
+		Retries: configs.Retries{Attempts: &attempts, Budget: &share},
+	}
+}
+
 func testPool(name string, backends ...netip.AddrPort) Pool {
 	// Backends stay unknown, so that all of them are picked whatever the checks say.
 	none := 0
 	second := configs.Duration(time.Second)
 	p := Pool{Config: configs.Pool{
-		Name: name, Balance: "round_robin", Warm: &none, ConnectTimeout: second,
+		Name: name, Balance: "round_robin", Warm: &none, ConnectTimeout: second, Protocol: protocolH1,
+		FirstByteTimeout: configs.Duration(patience), IdleTimeout: configs.Duration(patience),
 		Health: configs.PoolHealth{Type: "tcp", Interval: configs.Duration(time.Hour), Timeout: second, Rise: 100, Fall: 100},
 	}}
 	for _, b := range backends {

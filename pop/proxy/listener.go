@@ -4,11 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,13 +16,9 @@ import (
 	"anyedge/pop/proxy/exchange"
 	"anyedge/pop/proxy/http1"
 	"anyedge/pop/proxy/http2"
+	"anyedge/pop/proxy/tcp"
 	"anyedge/pop/termination"
 )
-
-// reserve is how many connections from this machine itself are admitted beyond
-// the ceiling. The agent's probes are among them: a node that is full must not
-// look as if it were dead, or its load would fall upon the others.
-const reserve = 16
 
 // The pauses after a failed accept.
 const (
@@ -37,6 +33,7 @@ type listener struct {
 	socket  net.Listener
 	face    atomic.Pointer[face] // what new connections meet; never nil once the listener is in use
 	started bool                 // guarded by Worker.mu
+	h3      *quicListener        // nil without HTTP/3; guarded by Worker.mu
 }
 
 // face is what a snapshot says of a listener. It is never mutated.
@@ -54,19 +51,27 @@ type codec struct {
 	listener    *listener
 	metrics     *listenerMetrics
 	config      configs.Listener
+	altSvc      string      // offers HTTP/3; empty without
 	stale       atomic.Bool // the listener has another codec now, or is gone
 	connections atomic.Int64
 }
 
 func newCodec(l *listener, config configs.Listener) *codec {
 	c := &codec{listener: l, config: config, metrics: newListenerMetrics(l.worker.metrics, l.name)}
-	t := config.Timeouts
+	if slices.Contains(config.Protocols, protocolH3) {
+		c.altSvc = fmt.Sprintf(`h3=":%d"; ma=86400`, config.Address.Port())
+	}
+	t, limits := config.Timeouts, config.Limits
 	c.h1 = http1.NewFront(http1.FrontConfig{
 		Handler:        c.serve,
 		HeaderTimeout:  t.Header.Std(),
 		IdleTimeout:    t.Idle.Std(),
 		BodyIdle:       t.BodyIdle.Std(),
-		MaxHeaderBytes: int(config.Limits.HeaderBytes),
+		MaxHeaderBytes: int(limits.HeaderBytes),
+
+		MaxHeaderFields: limits.HeaderFields,
+		MaxURIBytes:     int(limits.URIBytes),
+		BodyRate:        int64(limits.BodyRate),
 	})
 	c.h2 = http2.NewFront(http2.FrontConfig{
 		Handler:        c.serve,
@@ -74,8 +79,13 @@ func newCodec(l *listener, config configs.Listener) *codec {
 		HeaderTimeout:  t.Header.Std(),
 		IdleTimeout:    t.Idle.Std(),
 		BodyIdle:       t.BodyIdle.Std(),
-		MaxHeaderBytes: int(config.Limits.HeaderBytes),
+		MaxHeaderBytes: int(limits.HeaderBytes),
 		Metrics:        l.worker.floods,
+
+		MaxHeaderFields: limits.HeaderFields,
+		MaxURIBytes:     int(limits.URIBytes),
+		MaxStreams:      limits.Streams,
+		BodyRate:        int64(limits.BodyRate),
 	})
 	return c
 }
@@ -84,16 +94,6 @@ func newCodec(l *listener, config configs.Listener) *codec {
 func (c *codec) dismiss() {
 	c.h2.Drain()
 	c.h1.CloseIdle()
-}
-
-// trusts reports whether a peer is a hop of ours.
-func (c *codec) trusts(peer netip.Addr) bool {
-	for _, prefix := range c.config.TrustedHops {
-		if prefix.Contains(peer) {
-			return true
-		}
-	}
-	return false
 }
 
 // tlsConfig is the terminator's config with the listener's protocols.
@@ -141,36 +141,13 @@ func (l *listener) accept(r *run) {
 			continue
 		}
 		pause = 0
-		if !l.worker.admit(conn) {
-			m.connections.WithLabelValues(l.name, refused).Inc()
+		if result := l.worker.admit(conn, l.face.Load().config); result != admitted {
+			m.connections.WithLabelValues(l.name, result).Inc()
 			continue
 		}
 		m.connections.WithLabelValues(l.name, admitted).Inc()
 		r.tasks.Go(func() { l.serve(r.ctx, conn) })
 	}
-}
-
-// admit registers a connection, or closes it if the ceiling is reached: a
-// client that is told at once can try elsewhere, one left in the queue cannot.
-func (w *Worker) admit(conn net.Conn) bool {
-	limit := w.state.Load().maxConnections
-	if local(conn) {
-		limit += reserve
-	}
-	if w.conns.add(conn, limit) {
-		return true
-	}
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		tcp.SetLinger(0) // leave nothing behind in the kernel
-	}
-	conn.Close()
-	return false
-}
-
-// local reports whether a connection comes from this machine.
-func local(conn net.Conn) bool {
-	remote := unmap(conn.RemoteAddr()).Addr()
-	return remote.IsLoopback() || remote == unmap(conn.LocalAddr()).Addr()
 }
 
 // serve serves one connection until it ends.
@@ -187,7 +164,7 @@ func (l *listener) serve(ctx context.Context, conn net.Conn) {
 	}()
 
 	info := &exchange.Conn{Client: unmap(conn.RemoteAddr()), Local: unmap(conn.LocalAddr())}
-	ready, early, err := l.begin(ctx, conn, f, info)
+	ready, early, err := l.begin(ctx, cheap(conn), f, info)
 	if err != nil {
 		w.log.Debug("connection did not come to a request", "listener", l.name, "client", info.Client, "error", err)
 		return
@@ -200,6 +177,16 @@ func (l *listener) serve(ctx context.Context, conn net.Conn) {
 		ready = &peeked{Conn: ready, head: early}
 	}
 	f.codec.h2.ServeConn(ctx, ready, info)
+}
+
+// cheap returns conn for reading and writing at less cost.
+func cheap(conn net.Conn) net.Conn {
+	if c, ok := conn.(*net.TCPConn); ok {
+		if t, err := tcp.New(c); err == nil {
+			return t
+		}
+	}
+	return conn
 }
 
 // begin brings a connection to its first request, and info to what is known by
@@ -280,57 +267,14 @@ func (p *peeked) Read(b []byte) (int, error) {
 	return p.Conn.Read(b)
 }
 
-// conns are the client connections that are open.
-type conns struct {
-	mu    sync.Mutex
-	open  map[net.Conn]struct{}
-	quiet chan struct{} // has a value after the last one has ended
-}
-
-// add returns false if limit connections are open.
-func (c *conns) add(conn net.Conn, limit int64) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if int64(len(c.open)) >= limit {
-		return false
-	}
-	c.open[conn] = struct{}{}
-	return true
-}
-
-func (c *conns) remove(conn net.Conn) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.open, conn)
-	if len(c.open) == 0 {
-		select {
-		case c.quiet <- struct{}{}:
-		default:
-		}
-	}
-}
-
-func (c *conns) count() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.open)
-}
-
-// closeAll closes them; each is removed by the task that serves it.
-func (c *conns) closeAll() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for conn := range c.open {
-		conn.Close()
-	}
-}
-
-// unmap returns a TCP address with IPv4 in its own form.
+// unmap returns an address of TCP or UDP with IPv4 in its own form.
 func unmap(a net.Addr) netip.AddrPort {
-	tcp, ok := a.(*net.TCPAddr)
-	if !ok {
-		return netip.AddrPort{}
+	var ap netip.AddrPort
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		ap = a.AddrPort()
+	case *net.UDPAddr:
+		ap = a.AddrPort()
 	}
-	ap := tcp.AddrPort()
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }

@@ -14,7 +14,7 @@ type listenerMetrics struct {
 	name           string
 	duration       prometheus.Observer
 	received, sent prometheus.Counter
-	good           [3][6]atomic.Pointer[series] // by protocol and class, of exchanges that went well
+	good           [4][6]atomic.Pointer[series] // by protocol and class, of exchanges that went well
 }
 
 // series is a counter behind a pointer.
@@ -37,6 +37,8 @@ func (m *listenerMetrics) request(x *exchange.Exchange) prometheus.Counter {
 		protocol = 1
 	case exchange.HTTP2:
 		protocol = 2
+	case exchange.HTTP3:
+		protocol = 3
 	}
 	if x.Outcome != exchange.OutcomeOK || class > 5 {
 		return m.find(x)

@@ -15,6 +15,7 @@ const (
 
 	admitted = "admitted"
 	refused  = "refused" // the ceiling is reached
+	crowded  = "crowded" // the client's address has too many
 )
 
 // Results of one try of a backend; label values.
@@ -22,6 +23,7 @@ const (
 	tryOK            = "ok"
 	tryConnectFailed = "connect_failed"
 	tryTimeout       = "timeout"
+	tryRefused       = "refused" // the backend processed nothing
 	tryFailed        = "failed"
 	tryCanceled      = "canceled" // the client was to blame
 )
@@ -34,9 +36,13 @@ type metrics struct {
 	acceptErrors *prometheus.CounterVec   // listener
 	handshakes   *prometheus.CounterVec   // listener, result
 	tries        *prometheus.CounterVec   // pool, result
+	retries      *prometheus.CounterVec   // pool, result of the try before
+	hedges       *prometheus.CounterVec   // pool
 	head         *prometheus.HistogramVec // pool
 	received     *prometheus.CounterVec   // listener
 	sent         *prometheus.CounterVec   // listener
+	spliced      prometheus.Counter       // bytes of tunnels moved by the kernel
+	copied       prometheus.Counter       // bytes of tunnels moved through memory
 	generation   prometheus.Gauge
 	draining     prometheus.Gauge
 	tickets      *termination.Counters // shown as a counter by outcome
@@ -63,7 +69,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			ConstLabels: prometheus.Labels{"outcome": outcome.String()},
 		}, func() float64 { return float64(tickets.Tickets(outcome)) })
 	}
+	tunneled := counter("tunnel_bytes_total", "Bytes of tunnels in both directions, by how they were moved.", "how")
 	return &metrics{
+		spliced:      tunneled.WithLabelValues("splice"),
+		copied:       tunneled.WithLabelValues("copy"),
 		tickets:      tickets,
 		requests:     counter("requests_total", "Exchanges that are over.", "listener", "protocol", "class", "outcome"),
 		duration:     histogram("request_duration_seconds", "From a request's head to the end of its response, tunnels left out.", "listener"),
@@ -72,6 +81,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		acceptErrors: counter("accept_errors_total", "Accepts that failed, such as for want of descriptors.", "listener"),
 		handshakes:   counter("handshakes_total", "TLS handshakes with clients.", "listener", "result"),
 		tries:        counter("upstream_tries_total", "Requests sent to a backend, or tried to.", "pool", "result"),
+		retries:      counter("upstream_retries_total", "Requests sent to another backend, by what the try before came to.", "pool", "result"),
+		hedges:       counter("upstream_hedges_total", "Requests sent to a second backend because the first kept silent.", "pool"),
 		head:         histogram("upstream_head_seconds", "From a request's head to the origin's response head.", "pool"),
 		received:     counter("received_body_bytes_total", "Request bodies taken from clients.", "listener"),
 		sent:         counter("sent_body_bytes_total", "Response bodies taken from origins for clients.", "listener"),
@@ -94,6 +105,8 @@ func (m *metrics) forgetListener(name string) {
 func (m *metrics) forgetPool(name string) {
 	gone := prometheus.Labels{"pool": name}
 	m.tries.DeletePartialMatch(gone)
+	m.retries.DeletePartialMatch(gone)
+	m.hedges.DeletePartialMatch(gone)
 	m.head.DeletePartialMatch(gone)
 }
 

@@ -23,9 +23,42 @@ const (
 
 // route is one compiled route. It is never mutated.
 type route struct {
-	pattern string // host and path, for log lines
-	pool    *upstream
-	timeout time.Duration
+	pattern      string // host and path, for log lines
+	pool         *upstream
+	timeout      time.Duration
+	retries      int
+	budget       int64         // share of retries and hedges, in thousandths
+	hedge        time.Duration // 0 is never
+	serverTiming bool
+	connect      bool
+}
+
+// back returns the way to the route's backends.
+func (r *route) back() back {
+	if r.connect {
+		return connector{r.pool.pool}
+	}
+	return r.pool.backs.by(r.pool.protocol())
+}
+
+func newRoute(r configs.Route, pool *upstream) *route {
+	made := &route{
+		pattern: cmp.Or(r.Match.Host, "*") + r.Match.Path, pool: pool, timeout: r.Timeout.Std(),
+		serverTiming: r.ServerTiming, connect: r.Connect,
+	}
+	if r.Connect {
+		made.pattern = "CONNECT " + made.pattern
+	}
+	if a := r.Retries.Attempts; a != nil {
+		made.retries = *a
+	}
+	if b := r.Retries.Budget; b != nil {
+		made.budget = int64(1000 * b.Fraction())
+	}
+	if r.Hedge != nil {
+		made.hedge = r.Hedge.After.Std()
+	}
+	return made
 }
 
 // table finds the route of a request. It is never mutated once compiled, and a
@@ -60,11 +93,20 @@ type paths struct {
 	longest int
 }
 
-// compile builds the table. The error names every bad route.
-func compile(routes []configs.Route, pools map[string]*upstream) (*table, error) {
-	t := &table{exact: make(map[string]*paths), suffix: make(map[string]*paths)}
+func newTable() *table {
+	return &table{exact: make(map[string]*paths), suffix: make(map[string]*paths)}
+}
+
+// compile builds the table of CONNECT and that of all other methods. The error
+// names every bad route.
+func compile(routes []configs.Route, pools map[string]*upstream) (others, connect *table, err error) {
+	others, connect = newTable(), newTable()
 	var errs []error
 	for i, r := range routes {
+		t := others
+		if r.Connect {
+			t = connect
+		}
 		pool := pools[r.Pool]
 		if pool == nil {
 			errs = append(errs, fmt.Errorf("routes[%d].pool: no pool %q", i, r.Pool))
@@ -85,10 +127,10 @@ func compile(routes []configs.Route, pools map[string]*upstream) (*table, error)
 		if group.routes[prefix] != nil {
 			errs = append(errs, fmt.Errorf("routes[%d].match: the same host and path as a route before", i))
 		}
-		group.routes[prefix] = &route{pattern: cmp.Or(r.Match.Host, "*") + r.Match.Path, pool: pool, timeout: r.Timeout.Std()}
+		group.routes[prefix] = newRoute(r, pool)
 		group.longest = max(group.longest, len(prefix))
 	}
-	return t, errors.Join(errs...)
+	return others, connect, errors.Join(errs...)
 }
 
 // group returns the paths of a host pattern.

@@ -11,8 +11,8 @@ import (
 	"anyedge/configs"
 )
 
-// newTable compiles routes written as "host/path" and names each by that.
-func newTable(t testing.TB, patterns ...string) *table {
+// tableOf compiles routes written as "host/path" and names each by that.
+func tableOf(t testing.TB, patterns ...string) *table {
 	t.Helper()
 	var routes []configs.Route
 	for _, p := range patterns {
@@ -22,14 +22,14 @@ func newTable(t testing.TB, patterns ...string) *table {
 		}
 		routes = append(routes, configs.Route{Match: configs.Match{Host: host, Path: path}, Pool: "pool", Timeout: 1})
 	}
-	table, err := compile(routes, map[string]*upstream{"pool": {}})
+	table, _, err := compile(routes, map[string]*upstream{"pool": {}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return table
 }
 
-// name returns what newTable made r of.
+// name returns what tableOf made r of.
 func name(r *route) string {
 	if r.pattern == "*" || strings.HasPrefix(r.pattern, "*/") {
 		return r.pattern[1:]
@@ -38,7 +38,7 @@ func name(r *route) string {
 }
 
 func TestRoutes(t *testing.T) {
-	table := newTable(t, "/static", "a.example", "a.example/api/", "a.example/api/v1/users", "*.example/api",
+	table := tableOf(t, "/static", "a.example", "a.example/api/", "a.example/api/v1/users", "*.example/api",
 		"*.b.example", "*.c.b.example/x", "[2001:db8::1]/api", "host:8080/port", "*.example/secret/admin")
 	const none, ambiguous, authority = "-", "ambiguous", "authority"
 	tests := []struct{ host, path, want string }{
@@ -142,14 +142,14 @@ func TestCompileErrors(t *testing.T) {
 		{"", "/a?b", "pool", "cannot"},
 		{"", long, "pool", "longer than"},
 	} {
-		_, err := compile([]configs.Route{{Match: configs.Match{Host: tt.host, Path: tt.path}, Pool: tt.pool, Timeout: 1}},
+		_, _, err := compile([]configs.Route{{Match: configs.Match{Host: tt.host, Path: tt.path}, Pool: tt.pool, Timeout: 1}},
 			map[string]*upstream{"pool": {}})
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%+v: error %v, want %q", tt, err, tt.want)
 		}
 	}
 	twice := []configs.Route{{Match: configs.Match{Path: "/a"}, Pool: "pool", Timeout: 1}, {Match: configs.Match{Path: "/a/"}, Pool: "pool", Timeout: 1}}
-	if _, err := compile(twice, map[string]*upstream{"pool": {}}); err == nil {
+	if _, _, err := compile(twice, map[string]*upstream{"pool": {}}); err == nil {
 		t.Error("two routes with the same match were taken")
 	}
 }
@@ -226,7 +226,7 @@ func checkOracle(t *testing.T, table *table, host, path string) {
 }
 
 func TestFindOracle(t *testing.T) {
-	table := newTable(t, oraclePatterns...)
+	table := tableOf(t, oraclePatterns...)
 	hosts := []string{"h", "g.h", "x.g.h", "y.x.g.h", "other", "xh"}
 	pieces := []string{"/", "/", "a", "b", "c", ".", "%2f", "%2F", "%61", "%2e", ";", "\\", "%5c", "%3b", "~", "%7e", "-", "%2d", "?", "%", "%41", "%00"}
 	rng := rand.New(rand.NewPCG(1, 2))
@@ -244,7 +244,7 @@ func FuzzFind(f *testing.F) {
 	f.Add("/a/b/c")
 	f.Add("/a%2fb;x/..%3b/")
 	f.Add(`//a\b/%2e./?x`)
-	table := newTable(f, oraclePatterns...)
+	table := tableOf(f, oraclePatterns...)
 	f.Fuzz(func(t *testing.T, path string) { checkOracle(t, table, "x.g.h", path) })
 }
 
@@ -267,7 +267,7 @@ func FuzzReadHost(f *testing.F) {
 }
 
 func TestFindAllocatesNothing(t *testing.T) {
-	table := newTable(t, oraclePatterns...)
+	table := tableOf(t, oraclePatterns...)
 	for _, path := range []string{"/a/b/c?q=1", "/%61//b%2fc;x=1/" + strings.Repeat("x", 5000)} {
 		if n := testing.AllocsPerRun(100, func() { table.find("X.G.h.:443", path) }); n != 0 {
 			t.Errorf("find(%.20q…) allocates %v times", path, n)
@@ -276,7 +276,7 @@ func TestFindAllocatesNothing(t *testing.T) {
 }
 
 func BenchmarkFind(b *testing.B) {
-	table := newTable(b, oraclePatterns...)
+	table := tableOf(b, oraclePatterns...)
 	for b.Loop() {
 		table.find("y.x.g.h", "/a/b/c?q=1")
 	}

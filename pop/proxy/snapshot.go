@@ -26,6 +26,8 @@ type Snapshot struct {
 	Node       string `json:"node"`
 	Pop        string `json:"pop"`
 	Region     string `json:"region"`
+	// QUIC are the keys of HTTP/3, the same for every worker of an agent.
+	QUIC QUICKeys `json:"quic"`
 	// ProbeToken authenticates the agent's probes; empty answers none.
 	ProbeToken string `json:"probe_token"`
 
@@ -41,10 +43,18 @@ type Snapshot struct {
 
 	// MaxConnections is the ceiling of client connections; 0 means a quarter
 	// of the descriptor limit.
-	MaxConnections int              `json:"max_connections"`
+	MaxConnections int `json:"max_connections"`
+	// BufferMemory is the ceiling of memory for bytes on their way; 0 is none.
+	BufferMemory   configs.Size     `json:"buffer_memory"`
 	VitalsInterval configs.Duration `json:"vitals_interval"`
 	DrainTimeout   configs.Duration `json:"drain_timeout"`
 	LogRequests    bool             `json:"log_requests"`
+}
+
+// QUICKeys are secrets of HTTP/3.
+type QUICKeys struct {
+	Reset [32]byte `json:"reset"` // of stateless resets (RFC 9000, 10.3)
+	Token [32]byte `json:"token"` // of the proofs of address (RFC 9000, 8.1)
 }
 
 // Pool is a pool with its backends, wherever they are listed.
@@ -89,10 +99,13 @@ func newTerminator(k terminationKey, counters *termination.Counters) (*terminati
 	})
 }
 
-// The protocols of a listener, as in [configs.Listener].
+// The protocols of listeners and pools, as in [configs.Listener] and
+// [configs.Pool].
 const (
-	protocolH1 = "h1"
-	protocolH2 = "h2"
+	protocolH1   = "h1"
+	protocolH2   = "h2"
+	protocolH3   = "h3"
+	protocolAuto = "auto"
 )
 
 // checkListener reports what is wrong with a listener on its own.
@@ -101,9 +114,12 @@ func checkListener(l configs.Listener) error {
 	if l.Name == "" {
 		errs = append(errs, errors.New("name: missing"))
 	}
+	if l.Clear && slices.Contains(l.Protocols, protocolH3) {
+		errs = append(errs, errors.New("protocols: h3 needs TLS"))
+	}
 	for i, p := range l.Protocols {
-		if p != protocolH1 && p != protocolH2 {
-			errs = append(errs, fmt.Errorf("protocols[%d]: %q is not %s or %s", i, p, protocolH1, protocolH2))
+		if p != protocolH1 && p != protocolH2 && p != protocolH3 {
+			errs = append(errs, fmt.Errorf("protocols[%d]: %q is not %s, %s or %s", i, p, protocolH1, protocolH2, protocolH3))
 		}
 	}
 	if len(l.Protocols) == 0 {

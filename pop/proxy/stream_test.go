@@ -2,12 +2,14 @@ package proxy
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -241,5 +243,57 @@ func TestEarlyAnswer(t *testing.T) {
 	}
 	if strings.Contains(e.log.String(), "smuggled") {
 		t.Error("the body became a request")
+	}
+}
+
+// The last response of a connection arrives whole, also when the client has
+// sent more that nobody reads.
+func TestLastResponseArrivesWhole(t *testing.T) {
+	const size = 1 << 20
+	e := newEdge(t, serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", strconv.Itoa(size))
+		w.Write(bytes.Repeat([]byte("x"), size))
+	}))
+	c := e.dial(clear1)
+	c.Conn.(*net.TCPConn).SetReadBuffer(64 << 10)
+	c.get("/")
+	e.worker.Drain()
+	c.send("GET /a HTTP/1.1\r\nHost: a\r\n\r\n" +
+		"POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("y", 100000))
+	res := c.receive("GET")
+	if !res.Close {
+		t.Error("the response is not said to be the last")
+	}
+	// The worker has sent all it could by the time that the client reads on.
+	eventually(t, "the exchange is over", func() bool { return e.worker.Vitals().InFlight == 0 })
+	if n, err := io.Copy(io.Discard, res.Body); n != size || err != nil {
+		t.Errorf("%d of %d bytes came, then %v", n, size, err)
+	}
+}
+
+// A response that streams while the request's body does leaves the connection
+// fit for another request.
+func TestEchoKeepsTheConnection(t *testing.T) {
+	e := newEdge(t, serveRaw(t, func(c net.Conn, r *bufio.Reader) {
+		for {
+			req, err := http.ReadRequest(r)
+			if err != nil {
+				return
+			}
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+			io.Copy(c, req.Body)
+		}
+	}))
+	c := e.dial(clear1)
+	for range 3 {
+		c.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("y", 10000))
+		res := c.receive("POST")
+		if res.Close {
+			t.Fatal("the connection is to be closed")
+		}
+		c.send(strings.Repeat("y", 90000))
+		if body := readAll(t, res.Body); len(body) != 100000 {
+			t.Fatalf("%d bytes came back", len(body))
+		}
 	}
 }

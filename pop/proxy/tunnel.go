@@ -2,21 +2,21 @@ package proxy
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
+	"anyedge/origin"
+	"anyedge/pop/proxy/buffers"
 	"anyedge/pop/proxy/exchange"
 )
 
-const (
-	// tunnelPiece is how much a tunnel copies at once, in bytes.
-	tunnelPiece = 16 << 10
-	// tunnelLooks is how often per idle timeout it is asked whether the kernel
-	// moved anything.
-	tunnelLooks = 4
-)
+// tunnelLooks is how often per idle timeout it is asked whether the kernel moved
+// anything.
+const tunnelLooks = 4
 
 // tunnel switches the client's connection to what the origin has accepted, and
 // copies both ways until both ends are done, nothing moved in either direction
@@ -42,35 +42,49 @@ func (f *forward) tunnel(ctx context.Context, res *exchange.Response) {
 	defer timer.Stop()
 	defer context.AfterFunc(ctx, closeBoth)()
 
-	moved := func() { timer.Reset(idle) }
+	r := &relay{idle: idle, moved: func() { timer.Reset(idle) }, fail: closeBoth, metrics: f.worker.metrics}
 	var up sync.WaitGroup
-	up.Go(func() { pump(origin, client, idle, moved, closeBoth) })
-	x.Sent = pump(client, origin, idle, moved, closeBoth)
+	up.Go(func() { r.pump(origin, client) })
+	x.Sent = r.pump(client, origin)
 	up.Wait()
 }
 
-// pump copies from one end to the other until the first is done, and then says
-// so to the second; if one of them fails, both are closed.
-func pump(to, from exchange.Tunnel, idle time.Duration, moved, fail func()) (n int64) {
-	var piece []byte
+// relay moves bytes between the ends of a tunnel.
+type relay struct {
+	idle    time.Duration
+	moved   func() // called when bytes were
+	fail    func() // called when one end fails
+	metrics *metrics
+}
+
+// pump moves from one end to the other until the first is done, and then says
+// so to the second. It returns how many bytes it moved.
+func (r *relay) pump(to, from exchange.Tunnel) (n int64) {
+	var piece *buffers.Buffer // while the kernel cannot do it
+	defer func() { buffers.Give(piece) }()
 	for {
 		var m int64
 		var err error
+		how := r.metrics.spliced
 		if a, b := socket(to), socket(from); a != nil && b != nil {
-			m, err = splice(a, b, idle)
+			buffers.Give(piece)
+			piece = nil
+			m, err = splice(a, b, r.idle)
 		} else {
 			if piece == nil {
-				piece = make([]byte, tunnelPiece)
+				piece = buffers.Take(buffers.PieceSize)
 			}
-			m, err = copyPiece(to, from, piece)
+			how = r.metrics.copied
+			m, err = copyPiece(to, from, piece.Bytes)
 		}
 		if m > 0 {
-			moved()
+			how.Add(float64(m))
+			r.moved()
 			n += m
 		}
 		if err != nil {
 			if err != io.EOF || to.CloseWrite() != nil {
-				fail()
+				r.fail()
 			}
 			return n
 		}
@@ -109,4 +123,31 @@ func socket(t exchange.Tunnel) *net.TCPConn {
 		return s.TCP()
 	}
 	return nil
+}
+
+// connector is the way to backends for the method CONNECT (RFC 9110, 9.3.6): a
+// connection that no HTTP is spoken on.
+type connector struct{ pool *origin.Pool }
+
+// RoundTrip implements [back].
+func (c connector) RoundTrip(ctx context.Context, to netip.AddrPort, _ *exchange.Request, _ func(int, exchange.Fields)) (*exchange.Response, error) {
+	conn, err := c.pool.Dial(ctx, to)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", exchange.ErrConnect, err)
+	}
+	return &exchange.Response{Status: 200, Length: -1, Tunnel: dialed{conn}}, nil
+}
+
+// dialed is a connection to a backend as a tunnel.
+type dialed struct{ net.Conn }
+
+// CloseWrite implements [exchange.Tunnel].
+func (d dialed) CloseWrite() error {
+	return d.Conn.(interface{ CloseWrite() error }).CloseWrite() // as *net.TCPConn and *tls.Conn have it
+}
+
+// TCP implements [exchange.Socket].
+func (d dialed) TCP() *net.TCPConn {
+	tcp, _ := d.Conn.(*net.TCPConn)
+	return tcp
 }

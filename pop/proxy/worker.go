@@ -8,7 +8,8 @@
 // # Life of a request
 //
 // A listener accepts a connection if the ceiling allows, terminates TLS and
-// hands it to the codec that was agreed on ([http1.Front] or [http2.Front]).
+// hands it to the codec that was agreed on ([http1.Front] or [http2.Front]);
+// [http3.Front] has a UDP socket of its own.
 // The codec makes an [exchange.Exchange] of each request.
 // The worker takes the connection's fields off, finds the route, replaces what
 // the client said about itself by what is known, picks a backend and sends the
@@ -39,6 +40,7 @@ import (
 
 	"anyedge/origin"
 	"anyedge/pop/proxy/http2"
+	"anyedge/pop/proxy/http3"
 	"anyedge/pop/termination"
 )
 
@@ -54,12 +56,14 @@ type Worker struct {
 	log     *slog.Logger
 	metrics *metrics
 	floods  *http2.Metrics
+	quic    *http3.Metrics
 	origins *origin.Metrics
 	meter   *meter
 
 	state    atomic.Pointer[state] // nil before the first snapshot; never mutated after Store
 	draining atomic.Bool
 	conns    conns
+	gate     gate
 	inFlight atomic.Int64
 	requests atomic.Uint64
 	sequence atomic.Uint64
@@ -67,6 +71,7 @@ type Worker struct {
 	// mu guards what follows.
 	mu         sync.Mutex
 	sockets    map[socketKey]net.Listener // not used by a listener
+	packets    map[socketKey]*net.UDPConn // likewise
 	listeners  map[socketKey]*listener
 	retired    []*codec // of listeners that changed or are gone, until their connections ended
 	upstreams  map[string]*upstream
@@ -84,6 +89,7 @@ type state struct {
 	drainTimeout   time.Duration
 	logRequests    bool
 	table          *table
+	connect        *table // of the method CONNECT
 }
 
 // run is what Run started.
@@ -109,9 +115,11 @@ func New(log *slog.Logger, reg *prometheus.Registry) *Worker {
 		metrics:   newMetrics(registerer),
 		origins:   origin.NewMetrics(registerer),
 		floods:    http2.NewMetrics(registerer),
+		quic:      http3.NewMetrics(registerer),
 		meter:     newMeter("/"),
-		conns:     conns{open: make(map[net.Conn]struct{}), quiet: make(chan struct{}, 1)},
+		conns:     newConns(),
 		sockets:   make(map[socketKey]net.Listener),
+		packets:   make(map[socketKey]*net.UDPConn),
 		listeners: make(map[socketKey]*listener),
 		upstreams: make(map[string]*upstream),
 	}
@@ -131,6 +139,19 @@ func (w *Worker) AddSocket(name string, l net.Listener) {
 	w.sockets[key] = l
 }
 
+// AddPacketSocket gives the worker a UDP socket for HTTP/3, as AddSocket does
+// with a listening one.
+func (w *Worker) AddPacketSocket(name string, conn *net.UDPConn) {
+	key := socketKey{name, unmap(conn.LocalAddr())}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if l := w.listeners[key]; w.stopped || w.packets[key] != nil || l != nil && l.h3 != nil {
+		conn.Close()
+		return
+	}
+	w.packets[key] = conn
+}
+
 // Drain asks clients to go, politely: HTTP/1.1 responses carry "Connection:
 // close", HTTP/2 connections get GOAWAY. Whoever connects is still served.
 func (w *Worker) Drain() {
@@ -145,6 +166,9 @@ func (w *Worker) drainLocked() {
 		w.log.Info("drain began", "connections", w.conns.count())
 		for _, l := range w.listeners {
 			l.face.Load().codec.h2.Drain()
+			if l.h3 != nil {
+				l.h3.front.Drain()
+			}
 		}
 	}
 }
@@ -202,6 +226,9 @@ func (w *Worker) startLocked() {
 			l.started = true
 			r.accepts.Go(func() { l.accept(r) })
 		}
+		if l.h3 != nil && l.h3.stop == nil {
+			l.h3.start(l, r)
+		}
 	}
 }
 
@@ -216,6 +243,10 @@ func (w *Worker) stop() time.Duration {
 		socket.Close()
 	}
 	clear(w.sockets)
+	for _, socket := range w.packets {
+		socket.Close()
+	}
+	clear(w.packets)
 	for _, l := range w.listeners {
 		l.socket.Close()
 	}
@@ -251,6 +282,9 @@ func (w *Worker) closeIdle() {
 	defer w.mu.Unlock()
 	for _, l := range w.listeners {
 		l.face.Load().codec.dismiss()
+		if l.h3 != nil {
+			l.h3.front.CloseIdle()
+		}
 	}
 	for _, c := range w.retired {
 		c.dismiss()

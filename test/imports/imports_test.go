@@ -29,11 +29,13 @@ var allowed = map[string][]string{
 	"pop/headroom":       {},
 	"pop/link":           {},
 	"pop/termination":    {"internal/tickets"},
-	"pop/proxy":          {"configs", "internal/health", "internal/tickets", "origin", "pop/headroom", "pop/link", "pop/proxy/buffers", "pop/proxy/exchange", "pop/proxy/http1", "pop/proxy/http2", "pop/termination"},
+	"pop/proxy":          {"configs", "internal/health", "internal/tickets", "origin", "pop/headroom", "pop/link", "pop/proxy/buffers", "pop/proxy/exchange", "pop/proxy/http1", "pop/proxy/http2", "pop/proxy/http3", "pop/proxy/tcp", "pop/termination"},
 	"pop/proxy/buffers":  {},
 	"pop/proxy/exchange": {},
-	"pop/proxy/http1":    {"pop/proxy/exchange"},
-	"pop/proxy/http2":    {"pop/proxy/exchange"},
+	"pop/proxy/http1":    {"pop/proxy/buffers", "pop/proxy/exchange", "pop/proxy/tcp"},
+	"pop/proxy/http2":    {"pop/proxy/buffers", "pop/proxy/exchange"},
+	"pop/proxy/http3":    {"pop/proxy/buffers", "pop/proxy/exchange"},
+	"pop/proxy/tcp":      {},
 
 	"bgp":        {"bgp/shield"},
 	"bgp/shield": {},
@@ -63,6 +65,7 @@ var owners = []struct {
 	{"github.com/miekg/dns", "gslb", "steering must stay free of a wire library"},
 	{"github.com/hashicorp/consul/", "internal/fleet", "everything else sees the Store"},
 	{"go.yaml.in/yaml/", "configs", "all config goes through the strict decoder"},
+	{"github.com/quic-go/", "pop/proxy/http3", "the codec hides QUIC, as the others hide their wire"},
 	{"google.golang.org/grpc", "origin/demo", "only the demo origin speaks gRPC itself"},
 }
 
@@ -78,7 +81,7 @@ var pure = map[string][]string{
 
 // noNetHTTP are the packages of the data path. They have codecs of their own:
 // net/http costs several times as much, and hides what a proxy has to see.
-var noNetHTTP = []string{"pop/proxy", "pop/proxy/buffers", "pop/proxy/exchange", "pop/proxy/http1", "pop/proxy/http2", "pop/termination"}
+var noNetHTTP = []string{"pop/proxy", "pop/proxy/buffers", "pop/proxy/exchange", "pop/proxy/http1", "pop/proxy/http2", "pop/proxy/http3", "pop/proxy/tcp", "pop/termination"}
 
 type pkg struct {
 	ImportPath string
