@@ -36,8 +36,10 @@ var allowed = map[string][]string{
 	"pop/proxy/http2":    {"pop/proxy/buffers", "pop/proxy/exchange"},
 	"pop/proxy/http3":    {"pop/proxy/buffers", "pop/proxy/exchange"},
 	"pop/proxy/tcp":      {},
+	"pop/vrrp":           {},
 
 	"bgp":        {"bgp/shield"},
+	"bgp/bfd":    {},
 	"bgp/shield": {},
 
 	"gslb":       {"configs", "gslb/steer", "internal/fleet"},
