@@ -31,9 +31,13 @@ run: $(BIN) ## run a whole edge on this machine: three PoPs, DNS, router, origin
 story: $(BIN) ## run the lab's story by itself: every step must hold
 	$(BIN) lab --check
 
-.PHONY: lab
-lab: $(BIN) $(CONSUL) ## the same edge with its state in a real Consul server
+.PHONY: run-consul
+run-consul: $(BIN) $(CONSUL) ## the edge of "make run" with its state in a real Consul server
 	$(BIN) lab --consul $(CONSUL)
+
+.PHONY: lab
+lab: deps $(BIN) $(CONSUL) ## an edge in network namespaces: FRR, BIRD, Consul, clients in three places (needs root)
+	$(GO) run ./test/lab run
 
 .PHONY: lint
 lint: ## gofmt, vet and staticcheck

@@ -14,6 +14,9 @@ go test -timeout 10m ./...
 echo "== 1500 malformed requests through anyedge, and through HAProxy and nginx where installed"
 ANYEDGE_DIFFERENTIAL=quick go test -count 1 -timeout 5m -v -run Nothing ./test/differential
 
+echo "== an edge in network namespaces, behind FRR and BIRD, where there is root"
+ANYEDGE_LAB=1 go test -count 1 -timeout 5m ./test/lab/edge
+
 echo "== the story: a whole edge on this machine, state in memory"
 timeout 300 bin/anyedge lab --check
 

@@ -5,7 +5,9 @@
 set -euo pipefail
 
 declare -A package=(
-	[dig]=dnsutils [curl]=curl [bird]=bird2 [nghttp]=nghttp2-client [nghttpd]=nghttp2-server [nginx]=nginx [haproxy]=haproxy
+	[dig]=dnsutils [curl]=curl [bird]=bird2 [vtysh]=frr [keepalived]=keepalived
+	[nghttp]=nghttp2-client [nghttpd]=nghttp2-server [nginx]=nginx [haproxy]=haproxy
+	[ip]=iproute2 [nft]=nftables [tcpdump]=tcpdump [ping]=iputils-ping
 )
 [ "${1:-}" = bench ] && package+=([caddy]=caddy [wrk]=wrk)
 missing=()
