@@ -2,6 +2,7 @@ package http2
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -176,5 +177,24 @@ func TestNoFlood(t *testing.T) {
 			p.expect(h2.FramePing, 0)
 			time.Sleep(20 * time.Millisecond)
 		}
+	})
+}
+
+// A client that was sent a whole window before it read any of it may open it
+// again bit by bit.
+func TestNoFloodAfterALargeWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size = 4 << 20
+		p := greeted(t, NewFront(config(waiting)), h2.Setting{ID: h2.SettingInitialWindowSize, Val: size})
+		p.framer.WriteWindowUpdate(0, size)
+		p.request(1, "/bytes?"+strconv.Itoa(size), true)
+		if _, body := p.response(1); len(body) != size {
+			t.Fatalf("%d bytes came", len(body))
+		}
+		for range size / 2048 {
+			p.framer.WriteWindowUpdate(0, 2048)
+		}
+		p.framer.WritePing(false, [8]byte{})
+		p.expect(h2.FramePing, 0)
 	})
 }

@@ -7,12 +7,11 @@ import (
 func (c *conn) onWindowUpdate(f *h2.WindowUpdateFrame) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// Each DATA frame may be answered with an update for its stream and one for
-	// the connection. Peers that open windows with each of their reads send
-	// more for large frames.
-	c.budget.earn(countWindow, int32(c.updates))
-	c.updates = 0
-	if err := c.spend(countWindow); err != nil {
+	// What DATA has paid for is kept however long the peer takes: a whole window
+	// may be on its way before the first update comes.
+	if c.updates > 0 {
+		c.updates--
+	} else if err := c.spend(countWindow); err != nil {
 		return err
 	}
 	if f.StreamID == 0 {
