@@ -104,11 +104,13 @@ type conn struct {
 	nudged   bool      // the read deadline is past on purpose
 	tableSet bool      // noTable was sent
 
+	// What is paid for, however late it comes.
+	updates int // WINDOW_UPDATEs that the DATA sent may be answered with
+	pings   int // PINGs with which gRPC measures how long DATA takes
+	late    int // frames for a stream of ours that is closed: a head, trailers and resets
+
 	// What happened since the reader last looked.
-	updates   int // WINDOW_UPDATEs that the DATA sent may be answered with
-	sent      int // DATA frames sent, with which gRPC's peers measure the round trip
-	late      int // DATA frames sent, which a peer that has closed the stream may each reset
-	completed int // streams that came to their end
+	completed int // requests of the client that came to their end
 	stalled   int // bodies that were not taken in time
 }
 
@@ -181,17 +183,16 @@ func (c *conn) handle(frame h2.Frame) error {
 // spend counts what the peer makes us do.
 func (c *conn) spend(kind int) error { return c.budget.spend(kind, c.lastRead.Sub(c.began)) }
 
-// spendLateLocked counts what came to nothing, or came too late. Streams that
-// came to their end make up for it; of ours, each may be answered late by a
-// head, trailers and a reset, and each DATA frame by a reset.
+// spendLateLocked counts what came to nothing, or came too late. From clients,
+// requests that came to their end make up for it. From origins, it is paid for by
+// what we sent.
 func (c *conn) spendLateLocked(kind int) error {
-	n := int32(c.completed)
-	c.budget.earn(countReset, n)
-	if c.client {
-		c.budget.earn(countReset, int32(c.late))
-		c.budget.earn(countIgnored, 3*n)
+	if c.late > 0 {
+		c.late--
+		return nil
 	}
-	c.completed, c.late = 0, 0
+	c.budget.earn(countReset, int32(c.completed))
+	c.completed = 0
 	return c.spend(kind)
 }
 
@@ -269,9 +270,9 @@ func (c *conn) onPing(f *h2.PingFrame) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.budget.earn(countPing, int32(c.sent))
-	c.sent = 0
-	if err := c.spend(countPing); err != nil {
+	if c.pings > 0 {
+		c.pings--
+	} else if err := c.spend(countPing); err != nil {
 		return err
 	}
 	c.packetLocked().framer.WritePing(true, f.Data)

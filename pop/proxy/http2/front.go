@@ -1,5 +1,6 @@
-// Package http2 serves HTTP/2 (RFC 9113) to clients and makes exchanges of
-// their streams, WebSocket included (RFC 8441).
+// Package http2 speaks HTTP/2 (RFC 9113): the [Front] makes exchanges of the
+// streams on client connections, the [Back] sends an exchange's request to an
+// origin. Both know WebSocket (RFC 8441).
 //
 // Connections, streams, flow control and limits are its own; frames are parsed
 // by x/net's Framer and header blocks decoded by its HPACK decoder. Server push
@@ -9,36 +10,45 @@
 //
 // # A connection
 //
-// One goroutine, the caller of [Front.ServeConn], reads frames and never waits
-// for the client to take anything. Each stream's handler runs on a goroutine
-// that the connection reuses. Frames to the client are appended to one buffer;
-// whoever finds no writer at work becomes the writer, lets others who are about
-// to append do so, and writes all of it at once. A body's bytes are held only
-// within its flow control window, and the window is opened as the handler reads.
+// What both ends have in common is a conn, made of frames, windows and streams;
+// what one of them does alone is its side: a frontConn or a link. A stream is
+// used by a turn (a client's request) or a trip (one to an origin).
 //
-// A connection on which nothing came for a quarter of a second gives back its buffers and
-// handler goroutines; it then holds its state, its HPACK table and the stack of
-// the goroutine that reads.
+// One goroutine reads frames, at the front the caller of [Front.ServeConn], and
+// never waits for the peer to take anything. Frames to the peer are appended to
+// one buffer; whoever finds no writer at work becomes the writer, lets others
+// who are about to append do so, and writes all of it at once. A body's bytes
+// are held only within its flow control window, and the window is opened as they
+// are read.
+//
+// At the front each stream's handler runs on a goroutine that the connection
+// reuses. To an origin the handler's goroutine sends the request itself, and
+// then waits for the reader; only a request's body that is not at hand yet is
+// sent by a goroutine of its own, which is joined before the exchange is over.
+//
+// A connection on which nothing came for a quarter of a second gives back its
+// buffers and handler goroutines; it then holds its state, its HPACK table and
+// the stack of the goroutine that reads.
 //
 // # Refusals
 //
-// A malformed request resets its stream (RFC 9113, 8.1.1) and never becomes an
-// exchange. One that is well formed but not to be served (no authority, an
-// unknown expectation, a head beyond the limit) becomes one with a
-// [exchange.Refusal]; other than the exchange package says, the connection goes
-// on after it. A client that
-// makes work out of proportion to its requests is cut off with
+// A malformed message resets its stream (RFC 9113, 8.1.1): a request never
+// becomes an exchange, a response an error. A request that is well formed but
+// not to be served (no authority, an unknown expectation, a head or a URI beyond
+// the limit) becomes an exchange with a [exchange.Refusal]; other than the
+// exchange package says, the connection goes on after it. A peer that makes work
+// out of proportion to what it asks for, or is asked for, is cut off with
 // ENHANCE_YOUR_CALM, see [Flood].
 //
 // # Concurrency
 //
-// All methods of [Front] may be called by several goroutines at once. Nothing
-// outlives the call to ServeConn that started it. Everything that reader,
-// handlers and writer share is guarded by the connection's one mutex.
+// All methods of [Front] and [Back] may be called by several goroutines at once.
+// Nothing outlives the call to ServeConn, or to Run, that it belongs to.
+// Everything that reader, exchanges and writer share is guarded by the
+// connection's one mutex.
 package http2
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
 	"net"
@@ -48,27 +58,24 @@ import (
 	"anyedge/pop/proxy/exchange"
 )
 
-// FrontConfig says how a front serves. All fields but Metrics are required.
+// FrontConfig says how a front serves. All fields but BodyRate and Metrics are
+// required.
 type FrontConfig struct {
 	Handler         exchange.Handler // must not panic
 	Log             *slog.Logger     // gets why connections ended, at debug level
 	HeaderTimeout   time.Duration    // to read a request's head, and for a ping to come back
 	IdleTimeout     time.Duration    // to wait for the next request; with streams open, for a sign of life
 	BodyIdle        time.Duration    // to wait for the next piece of a body, in either direction
-	BodyRate        int64            // least average of a request's body of declared length, see below, in bytes per second
 	MaxStreams      int              // that a client may have open on a connection
 	MaxHeaderBytes  int              // of a request's head, counted as RFC 9113, 6.5.2 does
-	MaxHeaderFields int              // field lines of a request's head, and of its trailers
-	MaxURIBytes     int              // of a request's path and query
-	Metrics         *Metrics         // nil shows them nowhere
+	MaxHeaderFields int              // field lines of a request's head, and of its trailers; beyond it is 431
+	MaxURIBytes     int              // of a request's path and query; beyond it is 414
+	// BodyRate is the least average pace of a request's body of declared length,
+	// in bytes per second; 0 is no bound. It counts over the time for which the
+	// handler has waited for the client, from five seconds on.
+	BodyRate int64
+	Metrics  *Metrics // nil shows them nowhere
 }
-
-// What a front takes for fields of its config that are zero.
-const (
-	defaultStreams      = 128
-	defaultHeaderFields = 1 << 20
-	defaultURIBytes     = 1 << 20
-)
 
 // Front serves client connections with HTTP/2.
 type Front struct {
@@ -85,9 +92,6 @@ func NewFront(config FrontConfig) *Front {
 	if config.Metrics == nil {
 		config.Metrics = NewMetrics(nil)
 	}
-	config.MaxStreams = cmp.Or(config.MaxStreams, defaultStreams)
-	config.MaxHeaderFields = cmp.Or(config.MaxHeaderFields, defaultHeaderFields)
-	config.MaxURIBytes = cmp.Or(config.MaxURIBytes, defaultURIBytes)
 	return &Front{config: config, conns: make(map[*frontConn]struct{})}
 }
 

@@ -395,3 +395,33 @@ func TestBackDoubt(t *testing.T) {
 		}
 	})
 }
+
+// An origin that has closed the stream of an upload may reset it once more for
+// each frame that was on its way.
+func TestBackLateResets(t *testing.T) {
+	bubble(t, func(t *testing.T, o *origins) {
+		const frames = 2000
+		body, client := newClientBody()
+		got := o.send(t.Context(), newPost(body, -1))
+		p := o.greet()
+		p.expect(h2.FrameHeaders, 1)
+		for range frames {
+			client.Write([]byte("x"))
+			p.expect(h2.FrameData, 1)
+		}
+		p.raw(1, true, ":status", "403")
+		o.ok(got, 403, "")
+		for range frames {
+			p.framer.WriteRSTStream(1, h2.ErrCodeStreamClosed)
+		}
+		for range frames {
+			p.framer.WritePing(false, [8]byte{})
+			p.expect(h2.FramePing, 0)
+		}
+		got = o.get()
+		p.expect(h2.FrameHeaders, 3)
+		p.raw(3, true, ":status", "200")
+		o.ok(got, 200, "")
+		client.Close()
+	})
+}

@@ -122,6 +122,8 @@ func (c *conn) appendDataLocked(id uint32, data []byte, end bool) {
 		byte(id>>24), byte(id>>16), byte(id>>8), byte(id))
 	p.bytes = append(p.bytes, data...)
 	c.updates += 2 + n>>10
-	c.sent++
-	c.late++
+	c.pings++
+	if c.client {
+		c.late++ // an origin that has closed the stream may reset it for each
+	}
 }

@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 x/net's server is one of the peers that origins may run
+
 package http2
 
 import (
@@ -19,6 +21,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -113,7 +116,6 @@ func xNet(t testing.TB, handler http.Handler) netip.AddrPort {
 			if err != nil {
 				return
 			}
-			//lint:ignore SA1019 it is meant for other users, but it is a second implementation
 			tasks.Go(func() { new(h2.Server).ServeConn(nc, &h2.ServeConnOpts{Handler: handler, BaseConfig: quiet}) })
 		}
 	})
@@ -215,6 +217,43 @@ func testServers(t *testing.T, back *Back, to netip.AddrPort) {
 	}
 }
 
+// Origins that ask for another connection all the time lose no request.
+func TestBackServerGoesAway(t *testing.T) {
+	checkBuffers(t)
+	checkGoroutines(t)
+	var served atomic.Int64
+	to := netHTTP(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if served.Add(1)%50 == 0 {
+			w.Header().Set("Connection", "close") // which net/http takes for a GOAWAY
+		}
+		io.Copy(w, r.Body)
+	}), false)
+	back := runBack(t, false)
+	var tasks sync.WaitGroup
+	for range 16 {
+		tasks.Go(func() {
+			for range 100 {
+				res, err := back.RoundTrip(t.Context(), to, newGet(), nil)
+				for errors.Is(err, exchange.ErrRefused) { // twice: it is for the caller to go on
+					res, err = back.RoundTrip(t.Context(), to, newGet(), nil)
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := io.Copy(io.Discard, res.Body); err != nil {
+					t.Error(err)
+				}
+				res.Body.Close()
+			}
+		})
+	}
+	tasks.Wait()
+	if n := served.Load(); n != 1600 {
+		t.Errorf("%d requests were served, want 1600", n)
+	}
+}
+
 // relay is a front's handler that sends requests on to an origin.
 func relay(back *Back, to netip.AddrPort) exchange.Handler {
 	return func(ctx context.Context, x *exchange.Exchange) {
@@ -277,11 +316,11 @@ func TestBackGRPC(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var tasks sync.WaitGroup
-	tasks.Go(func() { server.Serve(l) })
+	var served, tasks sync.WaitGroup
+	served.Go(func() { server.Serve(l) })
 	t.Cleanup(func() {
 		server.Stop()
-		tasks.Wait()
+		served.Wait()
 	})
 	back := runBack(t, true)
 	address, trust := secured(t, NewFront(config(relay(back, l.Addr().(*net.TCPAddr).AddrPort()))))
@@ -332,15 +371,21 @@ func TestBackGRPC(t *testing.T) {
 			}
 		})
 	}
-	short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
-	defer cancel()
-	if stream, err := client.NewStream(short, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test/Echo"); err == nil {
-		var b []byte
-		if err := stream.RecvMsg(&b); status.Code(err) != codes.DeadlineExceeded {
-			t.Errorf("past its deadline: %v", err)
-		}
+	tasks.Wait()
+	left, leave := context.WithCancel(ctx)
+	defer leave()
+	stream, err := client.NewStream(left, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test/Echo")
+	if err != nil {
+		t.Fatal(err)
 	}
-	server.GracefulStop() // its GOAWAYs lose nothing
+	if err := errors.Join(stream.SendMsg(&in), stream.RecvMsg(&in)); err != nil {
+		t.Fatal(err)
+	}
+	leave()
+	if err := stream.RecvMsg(&in); status.Code(err) != codes.Canceled {
+		t.Errorf("after it was left: %v", err)
+	}
+	server.GracefulStop() // returns when the origin has seen the end of every stream
 }
 
 // A WebSocket through a front and a back to another front.

@@ -153,7 +153,9 @@ func (c *conn) forgetLocked(s *stream, reset bool) {
 	}
 	delete(c.streams, s.id)
 	c.closed.add(s.id, reset)
-	if c.client || s.err == nil {
+	if c.client {
+		c.late += 4
+	} else if s.err == nil {
 		c.completed++
 	}
 	c.side.forgottenLocked(s)

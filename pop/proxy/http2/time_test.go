@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -259,4 +260,61 @@ func TestLast(t *testing.T) {
 			t.Errorf("last stream %d", f.number)
 		}
 	})
+}
+
+// A body of declared length that comes too slowly on the whole is given up, but
+// not for time that the handler spends on other things.
+func TestBodyRate(t *testing.T) {
+	for name, test := range map[string]struct {
+		declared bool
+		pace     time.Duration // between pieces of 1000 bytes
+		busy     time.Duration // of the handler, before each Read
+		after    time.Duration // until the body is given up; 0 if it comes to its end
+	}{
+		"fast":                 {true, time.Second, 0, 0},
+		"slow":                 {true, 3 * time.Second, 0, rateGrace},
+		"of unknown length":    {false, 3 * time.Second, 0, 0},
+		"slow but fast enough": {true, 1200 * time.Millisecond, 0, 0},
+		"for a busy handler":   {true, 3 * time.Second, 3 * time.Second, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			checkBuffers(t)
+			synctest.Test(t, func(t *testing.T) {
+				c := config(nil)
+				c.BodyRate = 500
+				ends := make(chan error, 1)
+				c.Handler = func(_ context.Context, x *exchange.Exchange) {
+					for b := make([]byte, 2000); ; {
+						time.Sleep(test.busy)
+						if _, err := x.Request.Body.Read(b); err != nil {
+							ends <- err
+							return
+						}
+					}
+				}
+				p := greeted(t, NewFront(c))
+				const pieces = 20
+				if test.declared {
+					p.request(1, "/", false, "content-length", strconv.Itoa(pieces*1000))
+				} else {
+					p.request(1, "/", false)
+				}
+				start := time.Now()
+				go func() {
+					for i := range pieces {
+						time.Sleep(test.pace)
+						p.framer.WriteData(1, i == pieces-1, make([]byte, 1000))
+					}
+				}()
+				err := <-ends
+				switch took := time.Since(start); {
+				case test.after == 0 && err != io.EOF:
+					t.Errorf("ended after %v: %v", took, err)
+				case test.after > 0 && (err != os.ErrDeadlineExceeded || took != test.after):
+					t.Errorf("ended after %v, want %v: %v", took, test.after, err)
+				}
+				time.Sleep(pieces * test.pace)
+			})
+		})
+	}
 }

@@ -123,14 +123,15 @@ func (t *trip) send(l *link) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	t.roomLocked()
-	refused := error(nil)
+	var refused error
 	switch {
 	case l.final || l.ended || l.broken:
 		refused = errStale
+		l.group.remove(l)
 	case l.lastID >= math.MaxInt32-1:
+		refused = errStale
 		l.group.remove(l)
 		l.retireLocked()
-		refused = errStale
 	case websocket && !l.websocket:
 		refused = ErrNoWebSocket
 	}

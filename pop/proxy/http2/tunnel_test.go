@@ -111,3 +111,47 @@ func TestTunnelClose(t *testing.T) {
 		}
 	})
 }
+
+// CONNECT without a protocol asks for a tunnel to the authority (RFC 9113, 8.5).
+func TestConnect(t *testing.T) {
+	checkBuffers(t)
+	synctest.Test(t, func(t *testing.T) {
+		var request exchange.Request
+		p := greeted(t, NewFront(config(func(_ context.Context, x *exchange.Exchange) {
+			if x.Request.Authority != "a.example:443" {
+				respond(x, 501, 0, nil)
+				return
+			}
+			request = x.Request
+			tunnel, err := x.Client.Upgrade(exchange.Fields{{Name: "X", Value: "y"}})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer tunnel.Close()
+			io.Copy(tunnel, tunnel)
+			tunnel.CloseWrite()
+		})))
+		p.raw(1, false, ":method", "CONNECT", ":authority", "a.example:443")
+		if f := p.expect(h2.FrameHeaders, 1); f.fields[":status"] != "200" || f.fields["x"] != "y" || f.Flags.Has(h2.FlagHeadersEndStream) {
+			t.Errorf("head %v", f.fields)
+		}
+		if request.Method != "CONNECT" || request.Authority != "a.example:443" || request.Path != "" || request.Body != nil || request.Upgrade != "" {
+			t.Errorf("request %+v", request)
+		}
+		p.framer.WriteData(1, false, []byte("ping"))
+		if f := p.expect(h2.FrameData, 1); string(f.payload) != "ping" {
+			t.Errorf("echo %q", f.payload)
+		}
+		p.framer.WriteData(1, true, nil)
+		if f := p.expect(h2.FrameData, 1); !f.Flags.Has(h2.FlagDataEndStream) {
+			t.Errorf("end %v", f)
+		}
+		p.raw(3, false, ":method", "CONNECT", ":authority", "closed.example:443")
+		if f := p.expect(h2.FrameHeaders, 3); f.fields[":status"] != "501" {
+			t.Errorf("head %v", f.fields)
+		}
+		p.request(5, "/", true)
+		p.response(5)
+	})
+}
