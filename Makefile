@@ -11,6 +11,7 @@ CONSUL  := $(CACHE)/consul
 # Terraform is not in Debian: without it the tests build OpenTofu.
 TOFU    := $(if $(shell command -v terraform || command -v tofu),,$(CACHE)/tofu)
 FUZZ    ?= 30s
+SOAK    ?= 10m
 SOURCES := $(shell find . -name '*.go' -not -path './.cache/*' -not -path './test/*') go.mod go.sum
 
 .PHONY: help
@@ -71,6 +72,10 @@ bench: ## Go benchmarks, six runs each, read by benchstat
 bench-proxy: $(BIN) ## anyedge beside HAProxy, nginx and Caddy: CPU per request and ratios (installs them)
 	test/deps.sh bench
 	$(GO) run ./test/bench --out $(CACHE)/bench-proxy.md
+
+.PHONY: soak
+soak: ## a worker under the race detector and random faults for SOAK (default 10m): no wrong byte, no leak
+	ANYEDGE_SOAK=$(SOAK) $(GO) test -race -count 1 -timeout 0 -v ./test/soak
 
 .PHONY: conformance
 conformance: $(CACHE)/h2spec ## h2spec, every test, against the HTTP/2 codec in clear text and over TLS

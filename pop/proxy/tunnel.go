@@ -12,6 +12,7 @@ import (
 	"anyedge/origin"
 	"anyedge/pop/proxy/buffers"
 	"anyedge/pop/proxy/exchange"
+	"anyedge/pop/proxy/http1"
 )
 
 // tunnelLooks is how often per idle timeout it is asked whether the kernel moved
@@ -135,19 +136,5 @@ func (c connector) RoundTrip(ctx context.Context, to netip.AddrPort, _ *exchange
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", exchange.ErrConnect, err)
 	}
-	return &exchange.Response{Status: 200, Length: -1, Tunnel: dialed{conn}}, nil
-}
-
-// dialed is a connection to a backend as a tunnel.
-type dialed struct{ net.Conn }
-
-// CloseWrite implements [exchange.Tunnel].
-func (d dialed) CloseWrite() error {
-	return d.Conn.(interface{ CloseWrite() error }).CloseWrite() // as *net.TCPConn and *tls.Conn have it
-}
-
-// TCP implements [exchange.Socket].
-func (d dialed) TCP() *net.TCPConn {
-	tcp, _ := d.Conn.(*net.TCPConn)
-	return tcp
+	return &exchange.Response{Status: 200, Length: -1, Tunnel: http1.NewTunnel(conn)}, nil
 }

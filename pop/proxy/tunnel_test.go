@@ -130,3 +130,43 @@ func TestWebSocketIdle(t *testing.T) {
 		t.Errorf("the idle tunnel is still open after %s: %v", time.Since(began), err)
 	}
 }
+
+// An end that breaks off does not look to the other as if it had finished.
+func TestTunnelBrokenOff(t *testing.T) {
+	reset := func(c net.Conn) {
+		c.(*net.TCPConn).SetLinger(0)
+		c.Close()
+	}
+	ended := make(chan error, 1)
+	e := newEdge(t, serveRaw(t, func(c net.Conn, r *bufio.Reader) {
+		readHead(r)
+		io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello")
+		if b, _ := r.ReadByte(); b == 'r' {
+			reset(c)
+			return
+		}
+		_, err := r.ReadByte()
+		ended <- err
+	}))
+	t.Run("the origin", func(t *testing.T) {
+		c := e.dial(clear1)
+		c.send(upgradeRequest)
+		c.receive("GET")
+		expect(t, c.r, "hello")
+		c.send("r")
+		if _, err := c.r.ReadByte(); err == nil || err == io.EOF {
+			t.Errorf("the client sees %v", err)
+		}
+	})
+	t.Run("the client", func(t *testing.T) {
+		c := e.dial(clear1)
+		c.send(upgradeRequest)
+		c.receive("GET")
+		expect(t, c.r, "hello")
+		c.send("x")
+		reset(c.Conn)
+		if err := <-ended; err == nil || err == io.EOF {
+			t.Errorf("the origin sees %v", err)
+		}
+	})
+}

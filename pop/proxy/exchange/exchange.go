@@ -166,7 +166,8 @@ var ErrSlow = errors.New("the origin keeps silent")
 var ErrMalformed = errors.New("the body is malformed")
 
 // Tunnel is a connection that left HTTP. Close may be called at any time, by
-// any goroutine, and ends Read and Write.
+// any goroutine, and ends Read and Write. Without a CloseWrite before, it is
+// broken off: the other end can tell that it did not get all.
 type Tunnel interface {
 	io.ReadWriteCloser
 	// CloseWrite tells the other end that nothing more follows.

@@ -4,19 +4,26 @@ import (
 	"net"
 	"sync/atomic"
 
-	"anyedge/pop/proxy/tcp"
+	"anyedge/pop/proxy/exchange"
 )
 
 // tunnel is a connection that left HTTP, to a client or an origin. It
 // implements [exchange.Tunnel] and [exchange.Socket].
 type tunnel struct {
 	net   net.Conn
-	in    *reader     // what was read ahead; used by Read only
-	empty atomic.Bool // nothing is left of it
+	tcp   *net.TCPConn // the socket below; nil if there is none
+	in    *reader      // what was read ahead; used by Read only
+	empty atomic.Bool  // nothing is left of it
+	ended atomic.Bool  // CloseWrite was called
 }
+
+// NewTunnel makes a tunnel of a connection that no HTTP was spoken on. It takes
+// the connection over. The tunnel is an [exchange.Socket] too.
+func NewTunnel(nc net.Conn) exchange.Tunnel { return newTunnel(nc, new(reader)) }
 
 func newTunnel(nc net.Conn, in *reader) *tunnel {
 	t := &tunnel{net: nc, in: in}
+	t.tcp, _ = socket(nc)
 	t.empty.Store(in.buffered() == 0)
 	return t
 }
@@ -34,11 +41,19 @@ func (t *tunnel) Read(p []byte) (int, error) {
 // Write implements [io.Writer].
 func (t *tunnel) Write(p []byte) (int, error) { return t.net.Write(p) }
 
-// Close implements [io.Closer].
-func (t *tunnel) Close() error { return t.net.Close() }
+// Close implements [io.Closer]. Without a CloseWrite before, the other end sees
+// a reset, and on TLS no closure alert: what it got is not complete.
+func (t *tunnel) Close() error {
+	if t.tcp != nil && !t.ended.Load() {
+		t.tcp.SetLinger(0)
+		t.tcp.Close()
+	}
+	return t.net.Close()
+}
 
 // CloseWrite implements [exchange.Tunnel].
 func (t *tunnel) CloseWrite() error {
+	t.ended.Store(true)
 	if half, ok := t.net.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}
@@ -47,14 +62,9 @@ func (t *tunnel) CloseWrite() error {
 
 // TCP implements [exchange.Socket].
 func (t *tunnel) TCP() *net.TCPConn {
-	if !t.empty.Load() {
+	// Bytes in TLS records are not moved by the kernel.
+	if _, secure := t.net.(interface{ NetConn() net.Conn }); secure || !t.empty.Load() {
 		return nil
 	}
-	switch c := t.net.(type) {
-	case *tcp.Conn:
-		return c.TCPConn
-	case *net.TCPConn:
-		return c
-	}
-	return nil
+	return t.tcp
 }
