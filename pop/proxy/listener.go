@@ -267,6 +267,15 @@ func (p *peeked) Read(b []byte) (int, error) {
 	return p.Conn.Read(b)
 }
 
+// CloseWrite ends our direction, as [net.TCPConn.CloseWrite] does.
+func (p *peeked) CloseWrite() error {
+	half, ok := p.Conn.(interface{ CloseWrite() error })
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	return half.CloseWrite()
+}
+
 // unmap returns an address of TCP or UDP with IPv4 in its own form.
 func unmap(a net.Addr) netip.AddrPort {
 	var ap netip.AddrPort

@@ -140,11 +140,7 @@ func TestOriginStallsInBody(t *testing.T) {
 		io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")
 		io.Copy(io.Discard, r) // until the worker gives up
 	}))
-	e.mustApply(func(s *Snapshot) {
-		for i := range s.Listeners {
-			s.Listeners[i].Timeouts.BodyIdle = configs.Duration(50 * time.Millisecond)
-		}
-	})
+	e.mustApply(func(s *Snapshot) { s.Pools[0].Config.IdleTimeout = configs.Duration(50 * time.Millisecond) })
 	for _, v := range variants[:2] {
 		res, err := e.client(v.listener, v.protocol).Get(v.url)
 		if err != nil {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -25,19 +26,36 @@ const tunnelLooks = 4
 func (f *forward) tunnel(ctx context.Context, res *exchange.Response) {
 	x, origin := f.x, res.Tunnel
 	defer origin.Close()
-	x.Status = res.Status
 	client, err := x.Client.Upgrade(res.Fields)
+	if errors.Is(err, exchange.ErrHandshake) {
+		f.answer(502, exchange.OutcomeOriginFailed, "the origin gave no valid answer")
+		return
+	}
+	x.Status = res.Status
 	if err != nil {
 		x.Outcome = exchange.OutcomeClientGone
 		return
 	}
-	defer client.Close()
 	x.Outcome = exchange.OutcomeUpgraded
 
+	// The timer and the context may come at the very end: what they close then
+	// belongs to somebody else.
+	var closing sync.Mutex
+	over := false
 	closeBoth := func() {
-		client.Close()
-		origin.Close()
+		closing.Lock()
+		defer closing.Unlock()
+		if !over {
+			client.Close()
+			origin.Close()
+		}
 	}
+	defer func() {
+		closing.Lock()
+		defer closing.Unlock()
+		over = true
+		client.Close()
+	}()
 	idle := f.codec.config.Timeouts.Idle.Std()
 	timer := time.AfterFunc(idle, closeBoth)
 	defer timer.Stop()

@@ -165,6 +165,11 @@ var ErrSlow = errors.New("the origin keeps silent")
 // broken: what follows on the connection cannot be told.
 var ErrMalformed = errors.New("the body is malformed")
 
+// ErrHandshake is wrapped by the error of [Client.Upgrade] when the fields are not
+// those of an origin that has accepted. Nothing was sent then, and the request
+// can still be answered.
+var ErrHandshake = errors.New("the origin did not accept the upgrade")
+
 // Tunnel is a connection that left HTTP. Close may be called at any time, by
 // any goroutine, and ends Read and Write. Without a CloseWrite before, it is
 // broken off: the other end can tell that it did not get all.

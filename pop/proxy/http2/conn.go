@@ -335,6 +335,7 @@ func (c *conn) close(reason, err error) {
 	c.park()
 	if c.out != nil {
 		c.out.release()
+		c.out = nil
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/sha1"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"sync"
@@ -18,7 +19,7 @@ import (
 const keyGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 var (
-	errAccept    = errors.New("the origin did not accept the WebSocket's key")
+	errAccept    = fmt.Errorf("%w: the answer to the WebSocket's key is wrong", exchange.ErrHandshake)
 	errNoUpgrade = errors.New("the client asked for no upgrade")
 )
 
