@@ -266,30 +266,3 @@ func TestLastResponseArrivesWhole(t *testing.T) {
 		t.Errorf("%d of %d bytes came, then %v", n, size, err)
 	}
 }
-
-// A response that streams while the request's body does leaves the connection
-// fit for another request.
-func TestEchoKeepsTheConnection(t *testing.T) {
-	e := newEdge(t, serveRaw(t, func(c net.Conn, r *bufio.Reader) {
-		for {
-			req, err := http.ReadRequest(r)
-			if err != nil {
-				return
-			}
-			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-			io.Copy(c, req.Body)
-		}
-	}))
-	c := e.dial(clear1)
-	for range 3 {
-		c.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("y", 10000))
-		res := c.receive("POST")
-		if res.Close {
-			t.Fatal("the connection is to be closed")
-		}
-		c.send(strings.Repeat("y", 90000))
-		if body := readAll(t, res.Body); len(body) != 100000 {
-			t.Fatalf("%d bytes came back", len(body))
-		}
-	}
-}

@@ -102,12 +102,18 @@ func (r *relay) pump(to, from exchange.Tunnel) (n int64) {
 			n += m
 		}
 		if err != nil {
-			if err != io.EOF || to.CloseWrite() != nil {
+			if err != io.EOF || wasReset(from) || to.CloseWrite() != nil {
 				r.fail()
 			}
 			return n
 		}
 	}
+}
+
+// wasReset reports whether an end that looked orderly was none.
+func wasReset(t exchange.Tunnel) bool {
+	s, ok := t.(exchange.Socket)
+	return ok && s.Reset()
 }
 
 // copyPiece copies what one Read gives.

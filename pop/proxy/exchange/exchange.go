@@ -179,10 +179,13 @@ type Tunnel interface {
 	CloseWrite() error
 }
 
-// Socket may be implemented by a Tunnel over clear TCP.
+// Socket may be implemented by a Tunnel over TCP.
 type Socket interface {
+	// Reset reports whether the other end has reset the connection, after what
+	// looked like an orderly end.
+	Reset() bool
 	// TCP returns the connection below the tunnel, once nothing that was read
-	// from it is left in memory; nil before. Bytes may then be moved between
+	// from it is left in memory; nil before, and always on TLS. Bytes may then be moved between
 	// sockets by the kernel.
 	TCP() *net.TCPConn
 }

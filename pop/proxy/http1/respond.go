@@ -101,7 +101,9 @@ func (t *turn) Respond(r *exchange.Response) error {
 	k := t.kindOf(r)
 	t.bare = k == untilClose
 	t.keep = t.asked && !r.Last && k != untilClose && t.x.Refusal.Status == 0 && !t.c.front.going.Load() &&
-		(t.x.Request.Body == nil || t.body.ended.Load() || streams(r, k))
+		// The rest of a body would have to be read before the next request, and
+		// whether it comes by then is not known yet.
+		(t.x.Request.Body == nil || t.body.ended.Load())
 
 	out := buffers.Take(buffers.PieceSize)
 	defer buffers.Give(out)
@@ -121,14 +123,6 @@ func (t *turn) Respond(r *exchange.Response) error {
 		return t.sendChunks(out.Bytes, len(head), r)
 	}
 	return t.sendBody(out.Bytes, len(head), r, k)
-}
-
-// streams reports whether most of a response is yet to come, so that the rest
-// of the request's body may well be read until it has been sent. Otherwise the
-// body would have to be read before the next request, and the client is told
-// that there is none.
-func streams(r *exchange.Response, k kind) bool {
-	return k == chunked || k == fixed && r.Ready < r.Length
 }
 
 // kindOf chooses the framing of a response (RFC 9112, 6.3).

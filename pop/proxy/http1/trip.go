@@ -181,6 +181,10 @@ func (t *trip) abandon() {
 		return
 	}
 	t.unwatch()
+	if t.request.Upgrade != "" && t.link.tcp != nil {
+		t.link.tcp.SetLinger(0) // to an origin that has just switched it is no orderly end
+		t.link.tcp.Close()
+	}
 	t.link.Close()
 	t.touched = t.upload.stop() || t.touched
 	t.link, t.upload = nil, nil

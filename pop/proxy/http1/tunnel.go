@@ -4,6 +4,8 @@ import (
 	"net"
 	"sync/atomic"
 
+	"golang.org/x/sys/unix"
+
 	"anyedge/pop/proxy/exchange"
 )
 
@@ -67,4 +69,20 @@ func (t *tunnel) TCP() *net.TCPConn {
 		return nil
 	}
 	return t.tcp
+}
+
+// Reset implements [exchange.Socket]. The kernel tells of a reset once, and
+// whoever writes may be told what the reader waits for; its record of the
+// connection's state tells everybody. After our own end it does not matter.
+func (t *tunnel) Reset() bool {
+	if t.tcp == nil || t.ended.Load() {
+		return false
+	}
+	raw, err := t.tcp.SyscallConn()
+	if err != nil {
+		return true
+	}
+	var info *unix.TCPInfo
+	err = raw.Control(func(fd uintptr) { info, _ = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) })
+	return err != nil || info == nil || info.State == unix.BPF_TCP_CLOSE
 }
