@@ -19,6 +19,7 @@ import (
 	"anyedge/internal/health"
 	"anyedge/origin"
 	"anyedge/pop/link"
+	"anyedge/pop/proxy/heap"
 )
 
 // The kinds of messages between agent and worker. The agent sends the first
@@ -106,6 +107,12 @@ func Serve(ctx context.Context, conn *link.Conn, log *slog.Logger, reg *promethe
 		c.vitals(ctx)
 	}()
 
+	tuned := make(chan struct{})
+	go func() {
+		defer close(tuned)
+		heap.Tune(ctx)
+	}()
+
 	err := c.worker.Run(ctx)
 	if cause := context.Cause(ctx); errors.Is(cause, io.EOF) {
 		log.Info("agent is gone, worker drained")
@@ -116,6 +123,7 @@ func Serve(ctx context.Context, conn *link.Conn, log *slog.Logger, reg *promethe
 	conn.Close()
 	<-received
 	<-vitals
+	<-tuned
 	return err
 }
 

@@ -29,9 +29,10 @@ var allowed = map[string][]string{
 	"pop/headroom":       {},
 	"pop/link":           {},
 	"pop/termination":    {"internal/tickets"},
-	"pop/proxy":          {"configs", "internal/health", "internal/tickets", "origin", "pop/headroom", "pop/link", "pop/proxy/buffers", "pop/proxy/exchange", "pop/proxy/http1", "pop/proxy/http2", "pop/proxy/http3", "pop/proxy/tcp", "pop/termination"},
+	"pop/proxy":          {"configs", "internal/health", "internal/tickets", "origin", "pop/headroom", "pop/link", "pop/proxy/buffers", "pop/proxy/exchange", "pop/proxy/heap", "pop/proxy/http1", "pop/proxy/http2", "pop/proxy/http3", "pop/proxy/tcp", "pop/termination"},
 	"pop/proxy/buffers":  {},
 	"pop/proxy/exchange": {},
+	"pop/proxy/heap":     {},
 	"pop/proxy/http1":    {"pop/proxy/buffers", "pop/proxy/exchange", "pop/proxy/tcp"},
 	"pop/proxy/http2":    {"pop/proxy/buffers", "pop/proxy/exchange"},
 	"pop/proxy/http3":    {"pop/proxy/buffers", "pop/proxy/exchange"},
@@ -83,7 +84,7 @@ var pure = map[string][]string{
 
 // noNetHTTP are the packages of the data path. They have codecs of their own:
 // net/http costs several times as much, and hides what a proxy has to see.
-var noNetHTTP = []string{"pop/proxy", "pop/proxy/buffers", "pop/proxy/exchange", "pop/proxy/http1", "pop/proxy/http2", "pop/proxy/http3", "pop/proxy/tcp", "pop/termination"}
+var noNetHTTP = []string{"pop/proxy", "pop/proxy/buffers", "pop/proxy/exchange", "pop/proxy/heap", "pop/proxy/http1", "pop/proxy/http2", "pop/proxy/http3", "pop/proxy/tcp", "pop/termination"}
 
 type pkg struct {
 	ImportPath string
