@@ -72,6 +72,7 @@ func newCodec(l *listener, config configs.Listener) *codec {
 		MaxHeaderFields: limits.HeaderFields,
 		MaxURIBytes:     int(limits.URIBytes),
 		BodyRate:        int64(limits.BodyRate),
+		Lot:             l.worker.lot,
 	})
 	c.h2 = http2.NewFront(http2.FrontConfig{
 		Handler:        c.serve,
@@ -146,37 +147,41 @@ func (l *listener) accept(r *run) {
 			continue
 		}
 		m.connections.WithLabelValues(l.name, admitted).Inc()
-		r.tasks.Go(func() { l.serve(r.ctx, conn) })
+		r.tasks.Add(1)
+		go l.serve(r, conn)
 	}
 }
 
-// serve serves one connection until it ends.
-func (l *listener) serve(ctx context.Context, conn net.Conn) {
+// serve serves one connection until it ends, or is left to the lot. It is one of
+// r's tasks, of which it takes its leave.
+func (l *listener) serve(r *run, conn net.Conn) {
 	w, f := l.worker, l.face.Load()
 	open := w.metrics.open.WithLabelValues(l.name)
 	open.Inc()
 	f.codec.connections.Add(1)
-	defer func() {
+	ended := func() {
 		conn.Close()
 		f.codec.connections.Add(-1)
 		open.Dec()
 		w.conns.remove(conn)
-	}()
+		r.tasks.Done()
+	}
 
 	info := &exchange.Conn{Client: unmap(conn.RemoteAddr()), Local: unmap(conn.LocalAddr())}
-	ready, early, err := l.begin(ctx, cheap(conn), f, info)
-	if err != nil {
+	ready, early, err := l.begin(r.ctx, cheap(conn), f, info)
+	switch {
+	case err != nil:
 		w.log.Debug("connection did not come to a request", "listener", l.name, "client", info.Client, "error", err)
-		return
+		ended()
+	case !info.HTTP2:
+		f.codec.h1.ServeConn(r.ctx, ready, early, info, ended)
+	default:
+		if len(early) > 0 {
+			ready = &peeked{Conn: ready, head: early}
+		}
+		f.codec.h2.ServeConn(r.ctx, ready, info)
+		ended()
 	}
-	if !info.HTTP2 {
-		f.codec.h1.ServeConn(ctx, ready, early, info)
-		return
-	}
-	if len(early) > 0 {
-		ready = &peeked{Conn: ready, head: early}
-	}
-	f.codec.h2.ServeConn(ctx, ready, info)
 }
 
 // cheap returns conn for reading and writing at less cost.

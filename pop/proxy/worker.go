@@ -41,6 +41,7 @@ import (
 	"anyedge/origin"
 	"anyedge/pop/proxy/http2"
 	"anyedge/pop/proxy/http3"
+	"anyedge/pop/proxy/tcp"
 	"anyedge/pop/termination"
 )
 
@@ -63,6 +64,7 @@ type Worker struct {
 	state    atomic.Pointer[state] // nil before the first snapshot; never mutated after Store
 	draining atomic.Bool
 	conns    conns
+	lot      *tcp.Lot // of idle connections
 	gate     gate
 	inFlight atomic.Int64
 	requests atomic.Uint64
@@ -118,6 +120,7 @@ func New(log *slog.Logger, reg *prometheus.Registry) *Worker {
 		quic:      http3.NewMetrics(registerer),
 		meter:     newMeter("/"),
 		conns:     newConns(),
+		lot:       tcp.NewLot(),
 		sockets:   make(map[socketKey]net.Listener),
 		packets:   make(map[socketKey]*net.UDPConn),
 		listeners: make(map[socketKey]*listener),
@@ -195,6 +198,13 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.run = r
 	w.startLocked()
 	w.mu.Unlock()
+	lot := make(chan struct{})
+	go func() {
+		defer close(lot)
+		if err := w.lot.Run(serving); err != nil {
+			w.log.Warn("idle connections cost more from here on", "error", err)
+		}
+	}()
 
 	<-ctx.Done()
 	timeout := w.stop()
@@ -203,6 +213,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		w.log.Warn("drain timeout passed, connections closed", "connections", w.conns.count(), "in_flight", w.inFlight.Load())
 	}
 	end()
+	<-lot // those in it are not to be closed before they have left
 	w.conns.closeAll()
 	r.tasks.Wait()
 	return nil

@@ -46,8 +46,10 @@ type conn struct {
 	in    reader
 	read  alarm
 	write alarm
+	ended func()
 	state atomic.Int32
-	began bool // the first request has come
+	began bool      // the first request has come
+	spot  *tcp.Spot // guarded by front.mu; nil before the first time in the lot
 }
 
 func newConn(f *Front, nc net.Conn, info *exchange.Conn, base context.Context) *conn {
@@ -76,28 +78,51 @@ func socket(nc net.Conn) (*net.TCPConn, syscall.RawConn) {
 	return nil, nil
 }
 
-// serve serves requests until the connection is to end.
-func (c *conn) serve() {
-	for c.await() {
+// serve serves requests until the connection is to end, or waits in the lot. came
+// is nil if a request has begun.
+func (c *conn) serve(came error) {
+	for came == nil {
 		t := turns.Get().(*turn)
 		keep := t.serve(c)
 		t.clean()
 		turns.Put(t)
 		if !keep {
-			return
+			break
 		}
 		c.in.recycle()
+		came = c.await()
+	}
+	if came != errParked { // else c may be served by another goroutine by now
+		c.front.end(c)
 	}
 }
 
+// resume goes on after the wait in the lot.
+func (c *conn) resume(ready bool) {
+	came := errGoing
+	if ready {
+		c.read.set(time.Now().Add(c.front.config.HeaderTimeout))
+		came = c.fill()
+	}
+	c.serve(came)
+}
+
+var (
+	errParked = errors.New("the connection waits in the lot")
+	errGoing  = errors.New("the connection is to end")
+)
+
 // await waits for the first byte of the next request.
-func (c *conn) await() bool {
+func (c *conn) await() error {
 	if c.in.buffered() > 0 { // sent ahead
-		return !c.front.going.Load() || !c.began
+		if c.front.going.Load() && c.began {
+			return errGoing
+		}
+		return nil
 	}
 	c.state.Store(connIdle)
 	if c.front.going.Load() {
-		return false
+		return errGoing
 	}
 	wait := c.front.config.IdleTimeout
 	if !c.began {
@@ -105,20 +130,48 @@ func (c *conn) await() bool {
 	}
 	now := time.Now()
 	c.read.arm(now, min(linger, wait))
-	err := c.in.fill()
-	if isTimeout(err) && c.state.Load() == connIdle {
-		c.in.release()
-		c.read.set(now.Add(wait))
-		if c.state.Load() != connIdle { // CloseIdle may have come before
-			return false
-		}
-		if c.park() != nil {
-			return false
-		}
-		err = c.in.fill()
+	err := c.fill()
+	if !isTimeout(err) || c.state.Load() != connIdle {
+		return err
 	}
-	c.began = true
-	return err == nil && c.state.CompareAndSwap(connIdle, connBusy)
+	c.in.release()
+	if c.enterLot(wait) {
+		return errParked
+	}
+	c.read.set(now.Add(wait))
+	if c.state.Load() != connIdle { // CloseIdle may have come before
+		return errGoing
+	}
+	if err := c.park(); err != nil {
+		return err
+	}
+	return c.fill()
+}
+
+// fill reads the beginning of the next request.
+func (c *conn) fill() error {
+	err := c.in.fill()
+	if err == nil && !c.state.CompareAndSwap(connIdle, connBusy) {
+		err = errGoing
+	}
+	c.began = c.began || err == nil
+	return err
+}
+
+// enterLot leaves c to the lot, if that takes it. Then c is not the caller's any
+// more.
+func (c *conn) enterLot(wait time.Duration) bool {
+	lot := c.front.config.Lot
+	if lot == nil || c.raw == nil {
+		return false
+	}
+	c.front.mu.Lock()
+	defer c.front.mu.Unlock()
+	if c.state.Load() != connIdle { // CloseIdle came before
+		return false
+	}
+	c.spot = lot.Park(c.raw, wait, c.resume)
+	return c.spot != nil
 }
 
 // park waits until there is something to read, without memory to read it to.

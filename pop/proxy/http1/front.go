@@ -21,7 +21,8 @@
 // origin included. Only a request's body that is not at hand yet is sent by a
 // goroutine of its own, and only an origin that keeps the worker waiting makes
 // one that looks out for the client's hanging up. Both are joined before the
-// exchange is over.
+// exchange is over. A connection that has been idle for a second has no
+// goroutine.
 package http1
 
 import (
@@ -34,6 +35,7 @@ import (
 	"time"
 
 	"anyedge/pop/proxy/exchange"
+	"anyedge/pop/proxy/tcp"
 )
 
 // FrontConfig says how a front serves. The first five fields are required; of
@@ -55,6 +57,10 @@ type FrontConfig struct {
 	// client is waited for counts. A slower body ends as one that stays out for
 	// BodyIdle.
 	BodyRate int64
+
+	// Lot is where idle connections wait. If it is nil, or does not take one,
+	// they wait on their goroutine.
+	Lot *tcp.Lot
 }
 
 // Front serves client connections.
@@ -73,32 +79,38 @@ func NewFront(config FrontConfig) *Front {
 	return &Front{config: config, limits: most, conns: make(map[*conn]struct{})}
 }
 
-// ServeConn serves one connection, takes it over, and returns when it has
-// ended and every exchange on it is over. early are bytes that were read from
-// it before. The connection ends when it is closed, also by others.
+// ServeConn serves one connection and takes it over. It calls ended when the
+// connection has ended and every exchange on it is over. That may be after it
+// has returned: an idle connection waits in the lot, and goes on on another
+// goroutine. early are bytes that were read from it before. The connection ends
+// with the run of the lot, and with a lot nobody else may close it before.
 //
 // The exchanges' contexts end with ctx, and when the client is gone: when its
 // connection was reset, or it has ended its sending direction and nothing was
 // sent to it for two seconds. So a client that half-closes behind its request
 // gets a response that moves on, and one that has closed its connection does not
 // keep an origin busy.
-func (f *Front) ServeConn(ctx context.Context, nc net.Conn, early []byte, info *exchange.Conn) {
+func (f *Front) ServeConn(ctx context.Context, nc net.Conn, early []byte, info *exchange.Conn, ended func()) {
 	c := newConn(f, nc, info, ctx)
+	c.ended = ended
 	f.mu.Lock()
 	f.conns[c] = struct{}{}
 	f.mu.Unlock()
-	defer func() {
-		f.mu.Lock()
-		delete(f.conns, c)
-		f.mu.Unlock()
-		c.in.release()
-		c.net.Close()
-	}()
 	if len(early) > 0 {
 		c.in.makeRoom()
 		c.in.w = copy(c.in.buf.Bytes, early)
 	}
-	c.serve()
+	c.serve(c.await())
+}
+
+// end is the end of a connection.
+func (f *Front) end(c *conn) {
+	f.mu.Lock()
+	delete(f.conns, c)
+	f.mu.Unlock()
+	c.in.release()
+	c.net.Close()
+	c.ended()
 }
 
 // CloseIdle closes connections between two requests, now and in future. New
@@ -110,6 +122,9 @@ func (f *Front) CloseIdle() {
 	for c := range f.conns {
 		if c.state.CompareAndSwap(connIdle, connGone) {
 			c.net.SetReadDeadline(past)
+			if c.spot != nil {
+				c.spot.Leave()
+			}
 		}
 	}
 }

@@ -56,7 +56,7 @@ type testClient struct {
 	*net.TCPConn
 	r     *bufio.Reader
 	front *Front
-	ended chan struct{} // closed when ServeConn has returned
+	ended chan struct{} // closed when the connection has ended
 }
 
 // testConfig is a front's config that bounds everything.
@@ -78,10 +78,7 @@ func serveOne(t testing.TB, handler exchange.Handler, change func(*FrontConfig))
 	theirs.SetDeadline(time.Now().Add(patience))
 	c := &testClient{t: t, TCPConn: theirs, r: bufio.NewReader(theirs), front: NewFront(config), ended: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
-	go func() {
-		defer close(c.ended)
-		c.front.ServeConn(ctx, ours, nil, &exchange.Conn{})
-	}()
+	go c.front.ServeConn(ctx, ours, nil, &exchange.Conn{}, func() { close(c.ended) })
 	t.Cleanup(func() {
 		cancel()
 		theirs.Close()

@@ -75,7 +75,7 @@ func TestBodyRate(t *testing.T) {
 					}
 				}()
 				go io.Copy(io.Discard, theirs)
-				NewFront(config).ServeConn(t.Context(), ours, nil, &exchange.Conn{})
+				NewFront(config).ServeConn(t.Context(), ours, nil, &exchange.Conn{}, func() {})
 				theirs.Close()
 				<-gone
 				want := io.EOF
