@@ -16,7 +16,7 @@ type tunnel struct {
 	tcp   *net.TCPConn // the socket below; nil if there is none
 	in    *reader      // what was read ahead; used by Read only
 	empty atomic.Bool  // nothing is left of it
-	ended atomic.Bool  // CloseWrite was called
+	ended atomic.Bool  // CloseWrite went well
 }
 
 // NewTunnel makes a tunnel of a connection that no HTTP was spoken on. It takes
@@ -55,11 +55,15 @@ func (t *tunnel) Close() error {
 
 // CloseWrite implements [exchange.Tunnel].
 func (t *tunnel) CloseWrite() error {
-	t.ended.Store(true)
-	if half, ok := t.net.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
+	half, ok := t.net.(interface{ CloseWrite() error })
+	if !ok {
+		return t.Close()
 	}
-	return t.Close()
+	err := half.CloseWrite()
+	if err == nil {
+		t.ended.Store(true)
+	}
+	return err
 }
 
 // TCP implements [exchange.Socket].
