@@ -278,7 +278,7 @@ func (a *answer) respond() (keep bool) {
 	}
 	switch {
 	case x.origin == garbageInResponse && out.chunked:
-		io.WriteString(a.conn, pick(in(m.pieces), "zz\r\n", "-1\r\n", "0x10\r\n", "5\r\nabcdefgh\r\n0\r\n\r\n", "0\r\nbad trailer\r\n\r\n"))
+		io.WriteString(a.conn, pick(in(m.pieces), "zz\r\n", "-1\r\n", "0x10\r\n", "5\nabcde\r\n0\r\n\r\n", "0\r\nbad trailer\r\n\r\n"))
 		part(a.conn, false)
 		return false
 	case fails:

@@ -98,7 +98,8 @@ func toGo(err error) bool {
 	if s, ok := errors.AsType[http2.StreamError](err); ok && s.Code == http2.ErrCodeRefusedStream {
 		return true
 	}
-	if s, ok := errors.AsType[*http3.Error](err); ok && s.ErrorCode == http3.ErrCodeRequestRejected {
+	// A request may cross with the orderly end of its connection.
+	if s, ok := errors.AsType[*http3.Error](err); ok && s.Remote && (s.ErrorCode == http3.ErrCodeRequestRejected || s.ErrorCode == http3.ErrCodeNoError) {
 		return true
 	}
 	// After a GOAWAY quic-go's client ends the connection itself, and with it
