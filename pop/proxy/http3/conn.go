@@ -37,7 +37,7 @@ const (
 	// linger is how long an idle connection is kept for the end of its last
 	// response to arrive, because QUIC tells nobody what was acknowledged and
 	// forgets the rest when a connection is closed.
-	linger = time.Second
+	linger = 5 * time.Second
 	// resets is how many requests a client may reset at once, and resetRate how
 	// many per second in the long run (CVE-2023-44487).
 	resets, resetRate = 256, 32
