@@ -83,17 +83,18 @@ type conn struct {
 	pinged   time.Time     // when a sign of life was asked for; zero if one came since
 	settled  bool          // the peer's first SETTINGS have come
 
-	mu        sync.Mutex
-	streams   map[uint32]*stream // that are not closed; nil if none was begun since the connection was parked
-	lastID    uint32             // the highest ID of a stream that was begun
-	closed    recent             // streams that were closed lately
-	idleSince time.Time          // when the last stream was closed
-	peer      int64              // the peer's SETTINGS_INITIAL_WINDOW_SIZE
-	window    int64              // what may be sent
-	waiting   []*stream          // for window, in order
-	recv      int64              // what the peer may send
-	unread    int64              // what it may send when that is announced
-	final     bool               // no stream is begun any more, and the connection ends with the last
+	mu         sync.Mutex
+	streams    map[uint32]*stream // that are not closed; nil if none was begun since the connection was parked
+	lastID     uint32             // the highest ID of a stream that was begun
+	closed     recent             // streams that were closed lately
+	idleSince  time.Time          // when the last stream was closed
+	peer       int64              // the peer's SETTINGS_INITIAL_WINDOW_SIZE
+	window     int64              // what may be sent
+	waiting    []*stream          // for window, in order
+	recv       int64              // what the peer may send
+	unread     int64              // what it may send when that is announced
+	lastServed uint32             // lastID when final was set, on the server's side
+	final      bool               // no stream is begun any more, and the connection ends with the last
 
 	out      *packet   // to be sent; nil if nothing is
 	writing  bool      // a goroutine writes
@@ -313,8 +314,11 @@ func (c *conn) close(reason, err error) {
 	c.nc.SetWriteDeadline(time.Now().Add(farewell))
 	if tell && (code != h2.ErrCodeNo || !c.final || c.client) {
 		last := c.lastID
-		if c.client {
+		switch {
+		case c.client:
 			last = 0 // of the streams that an origin begins
+		case c.final:
+			last = c.lastServed // a GOAWAY does not name more than one before (RFC 9113, 6.8)
 		}
 		c.packetLocked().framer.WriteGoAway(last, code, nil)
 	}

@@ -205,7 +205,7 @@ func (c *frontConn) goAway() {
 }
 
 func (c *frontConn) goAwayLocked() {
-	c.final = true
+	c.final, c.lastServed = true, c.lastID
 	c.packetLocked().framer.WriteGoAway(c.lastID, h2.ErrCodeNo, nil)
 	if len(c.streams) == 0 {
 		c.nudgeLocked()

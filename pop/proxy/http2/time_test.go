@@ -172,7 +172,10 @@ func TestDrain(t *testing.T) {
 		if f := p.expect(h2.FrameGoAway, 0); f.number != 3 || f.code != h2.ErrCodeNo {
 			t.Fatalf("then %v %v", f.number, f.code)
 		}
-		p.request(5, "/", true) // is not served, and the client knows
+		p.request(5, "/", false) // is not served, and the client knows
+		p.framer.WriteData(5, false, []byte("sent before the GOAWAY came"))
+		p.framer.WriteWindowUpdate(5, 1)
+		p.framer.WriteRSTStream(5, h2.ErrCodeCancel)
 		close(release)
 		if status, _ := p.response(1); status != "200" {
 			t.Fatal(status)

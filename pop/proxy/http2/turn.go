@@ -59,10 +59,13 @@ func (c *frontConn) strayLocked() error {
 // beginLocked begins the stream that the block asks for.
 func (c *frontConn) beginLocked() error {
 	b := &c.block
-	if c.final || c.ctx.Err() != nil {
-		return c.spend(countIgnored) // the client was told by GOAWAY that it would not be served
-	}
 	c.lastID = b.id
+	if c.final || c.ctx.Err() != nil {
+		// The client was told by GOAWAY that it would not be served. What else it
+		// has sent for it is ignored as well (RFC 9113, 6.8).
+		c.closed.add(b.id, true)
+		return c.spend(countIgnored)
+	}
 	most := c.front.config.MaxStreams
 	if len(c.streams) >= most {
 		return h2.StreamError{StreamID: b.id, Code: h2.ErrCodeRefusedStream} // RFC 9113, 5.1.2
