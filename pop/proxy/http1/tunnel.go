@@ -59,9 +59,10 @@ func (t *tunnel) CloseWrite() error {
 	if !ok {
 		return t.Close()
 	}
+	t.ended.Store(true) // before the other end can answer it
 	err := half.CloseWrite()
-	if err == nil {
-		t.ended.Store(true)
+	if err != nil {
+		t.ended.Store(false)
 	}
 	return err
 }
