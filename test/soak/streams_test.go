@@ -78,7 +78,7 @@ func (c *streamsClient) exchange(ctx context.Context, x *exchange) {
 		out.err = fmt.Errorf("%w (%d tries; the worker: %s)", out.err, x.tried(), c.soak.edge.log.about(c.session.name()))
 	}
 	excused := c.cut.Load()
-	if told := toGo(out.err); told && !excused {
+	if told := toGo(out.err) || !out.left && goneByItself(out.err); told && !excused {
 		// The server has said that it did not process the request.
 		if x.tried() > 0 {
 			x.wrong("the client was told that its request was not processed: %v", out.err)
@@ -102,14 +102,17 @@ func toGo(err error) bool {
 	if s, ok := errors.AsType[*http3.Error](err); ok && s.Remote && (s.ErrorCode == http3.ErrCodeRequestRejected || s.ErrorCode == http3.ErrCodeNoError) {
 		return true
 	}
-	// After a GOAWAY quic-go's client ends the connection itself, and with it
-	// requests that it has not sent.
-	if s, ok := errors.AsType[*quic.ApplicationError](err); ok && !s.Remote && s.ErrorCode == quic.ApplicationErrorCode(http3.ErrCodeNoError) {
-		return true
-	}
 	text := err.Error()
 	return strings.Contains(text, "graceful shutdown GOAWAY") || strings.Contains(text, "client connection not usable") ||
 		strings.Contains(text, "client conn not usable") || strings.Contains(text, "http3: conn unusable")
+}
+
+// goneByItself reports whether quic-go's client has ended the connection itself,
+// as it does after a GOAWAY when it knows of no request, and with it one that it
+// has not sent, or that the exchange has left.
+func goneByItself(err error) bool {
+	s, ok := errors.AsType[*quic.ApplicationError](err)
+	return ok && !s.Remote && s.ErrorCode == quic.ApplicationErrorCode(http3.ErrCodeNoError)
 }
 
 func (c *streamsClient) attempt(ctx context.Context, x *exchange, cancel func()) result {

@@ -81,6 +81,44 @@ func TestStaleConnection(t *testing.T) {
 	}
 }
 
+// A reset that the sending of the request's body was told of is no end of a
+// response that ends with the connection.
+func TestResetIsNoEnd(t *testing.T) {
+	reset := make(chan struct{})
+	o := newOrigin(t, func(_ int64, conn *net.TCPConn, r *bufio.Reader) {
+		readHead(r)
+		io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\npart")
+		r.ReadByte()
+		conn.SetLinger(0)
+		conn.Close()
+		close(reset)
+	})
+	body, pieces := io.Pipe()
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		io.WriteString(pieces, "first")
+		<-reset
+		io.WriteString(pieces, "second")
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	res, err := o.back.RoundTrip(ctx, originAddress, &exchange.Request{Method: "POST", Path: "/", Body: body, Length: -1}, func(int, exchange.Fields) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	part := make([]byte, 4)
+	if _, err := io.ReadFull(res.Body, part); err != nil || string(part) != "part" {
+		t.Fatalf("%q, %v", part, err)
+	}
+	<-res.Body.(*trip).upload.done
+	if n, err := res.Body.Read(part); err == nil || err == io.EOF {
+		t.Errorf("after the reset: %d bytes, %v", n, err)
+	}
+	res.Body.Close()
+	<-sent
+}
+
 // The origin's silence is bounded, the client's is not its fault.
 func TestWaits(t *testing.T) {
 	silent := func(_ int64, _ *net.TCPConn, r *bufio.Reader) { io.Copy(io.Discard, r) }

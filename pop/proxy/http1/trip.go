@@ -150,6 +150,10 @@ func (t *trip) switchOver() error {
 func (t *trip) Read(p []byte) (int, error) {
 	n, err := t.decoder.Read(p)
 	if err == io.EOF && t.link != nil && t.response.Tunnel == nil {
+		if t.decoder.kind == untilClose && t.link.tcp != nil && wasReset(t.link.tcp) {
+			t.decoder.err = io.ErrUnexpectedEOF
+			return n, t.decoder.err
+		}
 		t.finish()
 	}
 	return n, err

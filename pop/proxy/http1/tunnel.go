@@ -76,14 +76,18 @@ func (t *tunnel) TCP() *net.TCPConn {
 	return t.tcp
 }
 
-// Reset implements [exchange.Socket]. The kernel tells of a reset once, and
-// whoever writes may be told what the reader waits for; its record of the
-// connection's state tells everybody. After our own end it does not matter.
+// Reset implements [exchange.Socket]. After our own end it does not matter.
 func (t *tunnel) Reset() bool {
-	if t.tcp == nil || t.ended.Load() {
-		return false
-	}
-	raw, err := t.tcp.SyscallConn()
+	return t.tcp != nil && !t.ended.Load() && wasReset(t.tcp)
+}
+
+// wasReset reports whether a connection that looked as if the peer had ended its
+// direction was reset, if we have not ended ours. The kernel tells of a reset
+// once, and whoever writes may be told what the reader waits for: to the reader
+// it is an orderly end then. The kernel's record of the connection's state tells
+// everybody.
+func wasReset(c *net.TCPConn) bool {
+	raw, err := c.SyscallConn()
 	if err != nil {
 		return true
 	}

@@ -35,7 +35,7 @@ const (
 
 const (
 	// linger is how long an idle connection is kept for the end of its last
-	// response to arrive, because QUIC tells nobody what was acknowledged and
+	// response to be read, because QUIC tells nobody what was acknowledged and
 	// forgets the rest when a connection is closed.
 	linger = 5 * time.Second
 	// resets is how many requests a client may reset at once, and resetRate how
