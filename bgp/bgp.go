@@ -2,19 +2,29 @@
 // back. Speaker is the announcing side; Router is an upstream for one machine,
 // used by the lab and by tests. This is the only package that imports GoBGP.
 //
-// A Speaker is given the whole set of announcements that should exist and
-// works out what to send. It learns no routes: package shield drops every
-// UPDATE of a neighbor before GoBGP could parse it, and an import policy that
-// accepts local routes only stands behind that. Graceful restart is never
-// negotiated, for the data path dies with the host, and hold times are short:
-// when the process dies the kernel closes the sessions and the neighbors
-// withdraw at once.
+// A Speaker is given the whole set of announcements that should exist, and the
+// whole set of neighbors, and works out what to send to whom. An announcement
+// may be meant for some neighbors only, so one prefix may look different to each.
+// A Speaker learns no routes: package shield drops every UPDATE of a neighbor
+// before GoBGP could parse it, and an import policy that accepts local routes
+// only stands behind that. Graceful restart is never negotiated, for the data
+// path dies with the host, and hold times are short: when the process dies the
+// kernel closes the sessions and the neighbors withdraw at once.
+//
+// # One engine for each neighbor
+//
+// Every neighbor has a GoBGP server of its own, whose local RIB is exactly what
+// that neighbor should get. GoBGP could make differences by export policies in
+// one server, but a change of policy and a change of routes are two steps there,
+// with a wrong announcement between them, and one loop serves all sessions. Here
+// a change is one step for a neighbor, no neighbor waits for another, and one
+// that is reconfigured leaves the others alone.
 //
 // # Concurrency
 //
 // The methods of Speaker and Router may be called from any goroutine. Run may
-// be called once; it joins everything it started, GoBGP's own loop included.
-// Status and the Router's readers never wait for GoBGP.
+// be called once; it joins everything it started, GoBGP's own loops included.
+// Status, Routes and the Router's readers never wait for GoBGP.
 //
 // GoBGP keeps its best path options in package variables and writes them when
 // a server starts. All servers of a process write the same values here, so
@@ -22,23 +32,12 @@
 package bgp
 
 import (
-	"cmp"
-	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"time"
 
+	"anyedge/bgp/bfd"
 	"anyedge/bgp/shield"
-)
-
-const (
-	defaultHoldTime = 9 * time.Second
-	minHoldTime     = 3 * time.Second // RFC 4271 section 4.2
-	maxHoldTime     = 65535 * time.Second
-	maxPassword     = 80 // tcp(7), TCP_MD5SIG_MAXKEYLEN
-	maxPrepend      = 16
-	defaultPort     = 179
 )
 
 // State is the state of a session, in the words of RFC 4271 section 8.2.2.
@@ -58,21 +57,27 @@ const (
 type Config struct {
 	// ASN is the own autonomous system number, 1 to 4294967294.
 	ASN uint32
-	// RouterID is an IPv4 address that no neighbor shares (RFC 6286).
+	// RouterID is an IPv4 address that no other speaker of the own AS has (RFC
+	// 6286).
 	RouterID netip.Addr
-	// HoldTime is offered to every neighbor; the smaller offer wins.
-	// KEEPALIVEs go out at a third of it. Whole seconds, 3s to 65535s.
-	// Default 9s.
+	// HoldTime is offered to every neighbor that has none of its own; the
+	// smaller offer wins. Whole seconds, 3s to 65535s. Default 9s.
 	HoldTime time.Duration
 	// Neighbors are the upstream routers, each address once.
 	Neighbors []Neighbor
+	// Farewell is what neighbors are told when Run ends (RFC 9003), at most 255
+	// bytes. Default "anyedge: speaker stopped".
+	Farewell string
+	// Paths tells of paths to neighbors that fail. Nil: only the hold time and
+	// the kernel tell.
+	Paths PathWatcher `json:"-"`
 }
 
 // Neighbor is an upstream router, always of another autonomous system. The
 // Speaker connects to it and carries IPv4 and IPv6 unicast over the one
 // session, whatever the family of its address.
 type Neighbor struct {
-	// Address of the router.
+	// Address of the router. A link-local one needs its zone.
 	Address netip.Addr
 	// Port of the router. Default 179.
 	Port uint16
@@ -85,22 +90,20 @@ type Neighbor struct {
 	Password string
 	// TTLSecurity sends with a TTL of 255 and requires it (RFC 5082).
 	TTLSecurity bool
+	// HoldTime as in Config. Default: that of the Config.
+	HoldTime time.Duration
+	// KeepaliveInterval is the pace of KEEPALIVEs if the neighbor accepts the
+	// HoldTime; to a smaller one belongs a third of it. Whole seconds, at most a
+	// third of HoldTime (RFC 4271 section 4.4). Default: a third of HoldTime.
+	KeepaliveInterval time.Duration
 }
 
-// Announcement is one route as it should be announced to every neighbor.
-type Announcement struct {
-	// Prefix without host bits.
-	Prefix netip.Prefix `json:"prefix"`
-	// NextHop is where neighbors forward to, of the prefix's family. It is
-	// always sent as given, also when it is not the session's own address.
-	NextHop netip.Addr `json:"next_hop"`
-	// MED is the multi-exit discriminator; lower is preferred. It is always
-	// sent, for routers disagree about what a missing one means.
-	MED uint32 `json:"med"`
-	// Prepend repeats the own ASN this many more times, 0 to 16.
-	Prepend int `json:"prepend"`
-	// Communities (RFC 1997); order and repetitions do not matter.
-	Communities Communities `json:"communities"`
+// PathWatcher tells of changes of the path to a neighbor. A [bfd.Manager] is
+// one.
+type PathWatcher interface {
+	// Watch calls f with each change until stop is called; when that returns, f
+	// does not run. f does not block.
+	Watch(neighbor netip.Addr, f func(bfd.Change)) (stop func())
 }
 
 // Path is a route as it is on the wire.
@@ -113,118 +116,17 @@ type Path struct {
 	ASPath      []uint32    `json:"as_path"`
 	MED         uint32      `json:"med"`
 	Communities Communities `json:"communities"`
-}
 
-// normalize fills in defaults and reports everything that is wrong.
-func (c *Config) normalize() error {
-	c.RouterID = c.RouterID.Unmap()
-	c.HoldTime = cmp.Or(c.HoldTime, defaultHoldTime)
-	c.Neighbors = slices.Clone(c.Neighbors)
-	var errs []error
-	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	if !validASN(c.ASN) {
-		fail("asn: %d is reserved", c.ASN)
-	}
-	if !c.RouterID.Is4() || c.RouterID.IsUnspecified() {
-		fail("router_id: %v is not a usable IPv4 address", c.RouterID)
-	}
-	if err := checkHoldTime(c.HoldTime); err != nil {
-		fail("hold_time: %w", err)
-	}
-	seen := make(map[netip.Addr]bool)
-	for i := range c.Neighbors {
-		n := &c.Neighbors[i]
-		n.Address, n.LocalAddress = n.Address.Unmap(), n.LocalAddress.Unmap()
-		n.Port = cmp.Or(n.Port, defaultPort)
-		at := fmt.Sprintf("neighbors[%d]", i)
-		switch {
-		case !n.Address.IsValid() || n.Address.IsUnspecified() || n.Address.IsMulticast():
-			fail("%s.address: %v is not a usable address", at, n.Address)
-		case seen[n.Address]:
-			fail("%s.address: %v is listed twice", at, n.Address)
-		}
-		seen[n.Address] = true
-		switch {
-		case !validASN(n.ASN):
-			fail("%s.asn: %d is reserved", at, n.ASN)
-		case n.ASN == c.ASN:
-			// To an internal neighbor a prepended path is a loop (RFC 4271
-			// section 9.1.2), so de-preferring would withdraw.
-			fail("%s.asn: must differ from the own ASN %d", at, c.ASN)
-		}
-		if n.LocalAddress.IsValid() && n.LocalAddress.Is4() != n.Address.Is4() {
-			fail("%s.local_address: %v and %v are of different families", at, n.LocalAddress, n.Address)
-		}
-		if len(n.Password) > maxPassword {
-			fail("%s.password: longer than %d bytes", at, maxPassword)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func validASN(asn uint32) bool {
-	// RFC 7607, RFC 6793 and RFC 7300.
-	return asn != 0 && asn != 23456 && asn != 65535 && asn != 1<<32-1
-}
-
-func checkHoldTime(d time.Duration) error {
-	if d < minHoldTime || d > maxHoldTime || d%time.Second != 0 {
-		return fmt.Errorf("%v is not whole seconds from %v to %v", d, minHoldTime, maxHoldTime)
-	}
-	return nil
-}
-
-// normalizeSet checks a set of announcements and returns it by prefix, with
-// every announcement in its canonical form.
-func normalizeSet(set []Announcement) (map[netip.Prefix]Announcement, error) {
-	desired := make(map[netip.Prefix]Announcement, len(set))
-	var errs []error
-	for i, a := range set {
-		if err := a.normalize(); err != nil {
-			errs = append(errs, fmt.Errorf("announcements[%d]: %w", i, err))
-			continue
-		}
-		if _, twice := desired[a.Prefix]; twice {
-			errs = append(errs, fmt.Errorf("announcements[%d]: %v is listed twice", i, a.Prefix))
-		}
-		desired[a.Prefix] = a
-	}
-	return desired, errors.Join(errs...)
-}
-
-func (a *Announcement) normalize() error {
-	a.NextHop = a.NextHop.Unmap()
-	a.Communities = slices.Clone(a.Communities)
-	slices.Sort(a.Communities)
-	a.Communities = slices.Compact(a.Communities)
-	switch {
-	case !a.Prefix.IsValid() || a.Prefix != a.Prefix.Masked() || a.Prefix.Addr().Is4In6():
-		return fmt.Errorf("%v is not a prefix without host bits", a.Prefix)
-	case !a.NextHop.IsValid() || a.NextHop.IsUnspecified() || a.NextHop.IsMulticast() || a.NextHop.Zone() != "":
-		return fmt.Errorf("%v: next hop %v is not a usable address", a.Prefix, a.NextHop)
-	case a.NextHop.Is4() != a.Prefix.Addr().Is4():
-		return fmt.Errorf("%v: next hop %v is of the other family", a.Prefix, a.NextHop)
-	case a.Prepend < 0 || a.Prepend > maxPrepend:
-		return fmt.Errorf("%v: prepend %d is not within 0 to %d", a.Prefix, a.Prepend, maxPrepend)
-	}
-	return nil
-}
-
-// path is a as a neighbor sees it.
-func (a *Announcement) path(asn uint32) Path {
-	return Path{
-		Prefix:      a.Prefix,
-		NextHop:     a.NextHop,
-		ASPath:      slices.Repeat([]uint32{asn}, a.Prepend+1),
-		MED:         a.MED,
-		Communities: a.Communities,
-	}
-}
-
-func (a *Announcement) equal(b *Announcement) bool {
-	return a.Prefix == b.Prefix && a.NextHop == b.NextHop && a.MED == b.MED &&
-		a.Prepend == b.Prepend && slices.Equal(a.Communities, b.Communities)
+	LargeCommunities    LargeCommunities    `json:"large_communities,omitempty"`
+	ExtendedCommunities ExtendedCommunities `json:"extended_communities,omitempty"`
 }
 
 // byPrefix orders paths by prefix.
 func byPrefix(a, b Path) int { return a.Prefix.Compare(b.Prefix) }
+
+func (p *Path) equal(q *Path) bool {
+	return p.Prefix == q.Prefix && p.NextHop == q.NextHop && p.MED == q.MED &&
+		slices.Equal(p.ASPath, q.ASPath) && slices.Equal(p.Communities, q.Communities) &&
+		slices.Equal(p.LargeCommunities, q.LargeCommunities) &&
+		slices.Equal(p.ExtendedCommunities, q.ExtendedCommunities)
+}

@@ -3,6 +3,7 @@ package bgp
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -90,6 +91,26 @@ func (cs *Communities) UnmarshalJSON(data []byte) error {
 			return err
 		}
 		(*cs)[i] = c
+	}
+	return nil
+}
+
+// maxCommunities of each kind. All three kinds at the bound still leave an
+// UPDATE with one prefix within the 4096 bytes of a message.
+const maxCommunities = 100
+
+// checkCommunities reports what an announcement must not carry.
+func checkCommunities(cs Communities, large LargeCommunities, extended ExtendedCommunities) error {
+	if slices.Contains(cs, Blackhole) {
+		return fmt.Errorf("the blackhole community would have upstreams discard the traffic")
+	}
+	if n := max(len(cs), len(large), len(extended)); n > maxCommunities {
+		return fmt.Errorf("%d communities are more than %d", n, maxCommunities)
+	}
+	for _, c := range extended {
+		if !c.representable() {
+			return fmt.Errorf("extended community %v has bits that its type reserves", c)
+		}
 	}
 	return nil
 }

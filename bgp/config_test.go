@@ -27,6 +27,17 @@ func TestConfigErrors(t *testing.T) {
 		{func(c *Config) { c.RouterID = addr("2001:db8::1") }, []string{"router_id: 2001:db8::1"}},
 		{func(c *Config) { c.HoldTime = 2 * time.Second }, []string{"hold_time: 2s"}},
 		{func(c *Config) { c.HoldTime = 3500 * time.Millisecond }, []string{"hold_time: 3.5s"}},
+		{func(c *Config) { c.Farewell = strings.Repeat("x", 256) }, []string{"farewell"}},
+		{func(c *Config) { c.Farewell = "\xff" }, []string{"farewell"}},
+		{func(c *Config) {
+			c.Neighbors[0].HoldTime, c.Neighbors[0].KeepaliveInterval = 30*time.Second, 5*time.Second
+		}, nil},
+		{func(c *Config) { c.Neighbors[0].HoldTime = time.Second }, []string{"neighbors[0].hold_time: 1s"}},
+		{func(c *Config) { c.Neighbors[0].KeepaliveInterval = 4 * time.Second }, []string{"neighbors[0].keepalive_interval: 4s"}},
+		{func(c *Config) { c.Neighbors[0].KeepaliveInterval = 1500 * time.Millisecond }, []string{"neighbors[0].keepalive_interval: 1.5s"}},
+		{func(c *Config) { c.Neighbors[0].Address = addr("fe80::1") }, []string{"neighbors[0].address: fe80::1"}},
+		{func(c *Config) { c.Neighbors[0].Address = addr("fe80::1%eth0") }, nil},
+		{func(c *Config) { c.Neighbors = make([]Neighbor, maxNeighbors+1) }, []string{"257 are more than 256"}},
 		{func(c *Config) { c.Neighbors[0].ASN = 64512 }, []string{"neighbors[0].asn: must differ"}},
 		{func(c *Config) { c.Neighbors[0].ASN = 0 }, []string{"neighbors[0].asn: 0 is reserved"}},
 		{func(c *Config) { c.Neighbors[0].Password = strings.Repeat("x", 81) }, []string{"neighbors[0].password: longer than 80 bytes"}},
@@ -76,7 +87,15 @@ func TestAnnouncementErrors(t *testing.T) {
 		{func(a *Announcement) { a.Prefix = netip.MustParsePrefix("::ffff:192.0.2.0/120") }, "host bits"},
 		{func(a *Announcement) { a.NextHop = netip.Addr{} }, "not a usable address"},
 		{func(a *Announcement) { a.NextHop = netip.MustParseAddr("0.0.0.0") }, "not a usable address"},
-		{func(a *Announcement) { a.NextHop = next6 }, "other family"},
+		{func(a *Announcement) { a.NextHop = next6 }, ""}, // RFC 8950
+		{func(a *Announcement) { a.Prefix = prefix6 }, "other family"},
+		{func(a *Announcement) { a.NextHop = netip.MustParseAddr("fe80::1%eth0") }, "not a usable address"},
+		{func(a *Announcement) { a.Communities = Communities{Blackhole} }, "blackhole"},
+		{func(a *Announcement) { a.Communities = make(Communities, 300) }, ""}, // one, often
+		{func(a *Announcement) { a.LargeCommunities = manyLarge(maxCommunities) }, ""},
+		{func(a *Announcement) { a.LargeCommunities = manyLarge(maxCommunities + 1) }, "101 communities"},
+		{func(a *Announcement) { a.ExtendedCommunities = ExtendedCommunities{0x0601020000000001} }, "reserves"},
+		{func(a *Announcement) { a.Neighbors = []netip.Addr{{}} }, "neighbors[0]"},
 	}
 	for i, test := range tests {
 		a := announcement4()
@@ -90,6 +109,14 @@ func TestAnnouncementErrors(t *testing.T) {
 		!strings.Contains(err.Error(), "announcements[2]: 192.0.2.0/24 is listed twice") {
 		t.Errorf("a repeated prefix: %v", err)
 	}
+}
+
+func manyLarge(n int) LargeCommunities {
+	cs := make(LargeCommunities, n)
+	for i := range cs {
+		cs[i].Data1 = uint32(i)
+	}
+	return cs
 }
 
 func TestCommunities(t *testing.T) {

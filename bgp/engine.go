@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -23,6 +24,7 @@ var families = []*api.Family{
 
 // engine is an embedded GoBGP server. Every call goes through GoBGP's one loop
 // and blocks until that loop has handled it. Calls must not follow stop.
+// A Speaker runs one for each neighbor.
 //
 // GoBGP offers no way to end its loop, so the loop's goroutine is ended from
 // the timing hook, which GoBGP calls on it after every operation.
@@ -31,17 +33,25 @@ type engine struct {
 	// processed, if set, is called on GoBGP's loop after a session changed its
 	// state or delivered routes. It must not block or call the engine.
 	processed func()
-	gate      atomic.Pointer[gate] // where the loop is to stop next; see world
-	stopping  atomic.Bool
-	done      chan struct{} // closed when the loop has ended
+	gate      atomic.Pointer[gate] // where the loop is to stop next
+	done      chan struct{}        // closed when the loop has ended
 }
+
+// gate is where a loop stops, and goes on or ends.
+type gate struct {
+	reached, open chan struct{}
+	end           bool // set before open is closed
+}
+
+func newGate() *gate { return &gate{reached: make(chan struct{}), open: make(chan struct{})} }
 
 // enginePeer is one session of an engine.
 type enginePeer struct {
 	address     netip.Addr
 	asn         uint32
 	holdTime    time.Duration
-	port        uint16 // dialled; 0: the engine waits for the peer
+	keepalive   time.Duration // 0: a third of holdTime
+	port        uint16        // dialled; 0: the engine waits for the peer
 	password    string
 	ttlSecurity bool
 }
@@ -97,9 +107,9 @@ func (e *engine) Observe(op server.FSMOperation, _, _ time.Duration) {
 	if g := e.gate.Swap(nil); g != nil {
 		close(g.reached)
 		<-g.open
-	}
-	if op == server.FSMMgmtOp && e.stopping.Load() {
-		runtime.Goexit()
+		if g.end {
+			runtime.Goexit()
+		}
 	}
 	if op == server.FSMMessage && e.processed != nil {
 		e.processed()
@@ -110,15 +120,57 @@ func (e *engine) Observe(op server.FSMOperation, _, _ time.Duration) {
 // frees a deleted peer later, and waits for that here only if there is a peer
 // left, so the last sessions should not be deleted before.
 func (e *engine) stop() {
+	e.disconnect()
 	e.server.StopBgp(context.Background(), &api.StopBgpRequest{}) // its error is always nil
-	e.leaveWorld()
-	e.endLoop()
+	e.leaveWorld(e.endLoop)
 }
 
+// disconnect ends all sessions, and waits a moment for that: StopBgp overwrites
+// what the goroutine of a session reads when an UPDATE comes.
+func (e *engine) disconnect() {
+	ctx := context.Background()
+	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		busy := false
+		e.peers(func(p *api.Peer) {
+			if p.State.SessionState != api.PeerState_ESTABLISHED {
+				return
+			}
+			busy = true
+			if p.State.AdminState == api.PeerState_UP {
+				e.server.DisablePeer(ctx, &api.DisablePeerRequest{Address: p.Conf.NeighborAddress})
+			}
+		})
+		if !busy {
+			return
+		}
+	}
+}
+
+// endLoop ends the loop. The caller of an operation is let go just before the
+// hook runs, so one that came next might find no loop and wait for ever. Hence
+// the loop ends only where it has stopped and no operation is left.
 func (e *engine) endLoop() {
-	e.stopping.Store(true)
-	e.nudge()
-	<-e.done
+	const patience = 10 * time.Millisecond
+	for {
+		g := newGate()
+		e.gate.Store(g)
+		served := make(chan struct{})
+		go func() {
+			defer close(served)
+			e.nudge()
+		}()
+		<-g.reached
+		select {
+		case <-served: // so the loop has stopped after this very operation
+			g.end = true
+			close(g.open)
+			<-e.done
+			return
+		case <-time.After(patience): // after an earlier one, it seems
+			close(g.open)
+			<-served
+		}
+	}
 }
 
 // nudge makes the loop do something harmless, so that the hook runs.
@@ -151,7 +203,7 @@ func (e *engine) acceptLocalOnly() error {
 
 // addPeer configures a session. GoBGP dials one to two seconds later.
 func (e *engine) addPeer(p enginePeer) error {
-	seconds := uint64(p.holdTime / time.Second)
+	seconds, keepalive := uint64(p.holdTime/time.Second), uint64(p.keepalive/time.Second)
 	peer := &api.Peer{
 		Conf: &api.PeerConf{
 			NeighborAddress: p.address.String(),
@@ -162,7 +214,7 @@ func (e *engine) addPeer(p enginePeer) error {
 		Timers: &api.Timers{Config: &api.TimersConfig{
 			ConnectRetry:           1,
 			HoldTime:               seconds,
-			KeepaliveInterval:      max(seconds/3, 1),
+			KeepaliveInterval:      cmp.Or(keepalive, seconds/3),
 			IdleHoldTimeAfterReset: 1,
 		}},
 		// Graceful restart would keep routes to a dead host alive.

@@ -201,7 +201,7 @@ func TestBIRD(t *testing.T) {
 			b.awaitRoute(drained)
 			stop()
 			b.awaitNoRoute(drained)
-			b.await("our farewell", func() bool { return strings.Contains(b.ask("show protocols all edge"), farewell) })
+			b.await("our farewell", func() bool { return strings.Contains(b.ask("show protocols all edge"), defaultFarewell) })
 		})
 	}
 }

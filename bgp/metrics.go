@@ -18,6 +18,7 @@ const (
 	metricAdjRIBOut      = "anyedge_bgp_adj_rib_out_prefixes"
 	metricDesired        = "anyedge_bgp_desired_prefixes"
 	metricApplyFailures  = "anyedge_bgp_apply_failures_total"
+	metricPathFailures   = "anyedge_bgp_path_failures_total"
 )
 
 type metrics struct {
@@ -28,6 +29,7 @@ type metrics struct {
 	adjRIBOut     *prometheus.GaugeVec
 	desired       prometheus.Gauge
 	applyFailures prometheus.Counter
+	pathFailures  *prometheus.CounterVec
 }
 
 // newMetrics registers with reg; a nil reg leaves them unregistered.
@@ -61,8 +63,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}),
 		applyFailures: f.NewCounter(prometheus.CounterOpts{
 			Name: metricApplyFailures,
-			Help: "Failed attempts to bring the local RIB to the desired set; each is tried again.",
+			Help: "Failed attempts to bring a local RIB to the desired set; each is tried again.",
 		}),
+		pathFailures: f.NewCounterVec(prometheus.CounterOpts{
+			Name: metricPathFailures,
+			Help: "Failures of the path to the neighbor that BFD reported; each ends a session.",
+		}, byNeighbor),
 	}
 }
 
@@ -70,6 +76,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 type neighborMetrics struct {
 	up, announced     prometheus.Gauge
 	sessions, refused prometheus.Counter
+	pathFailures      prometheus.Counter
+	applyFailures     prometheus.Counter // of all neighbors
 	received, sent    map[shield.Type]prometheus.Counter
 }
 
@@ -80,12 +88,27 @@ func (m *metrics) neighbor(address netip.Addr) neighborMetrics {
 		announced: m.adjRIBOut.WithLabelValues(label),
 		sessions:  m.sessions.WithLabelValues(label),
 		refused:   m.refused.WithLabelValues(label),
-		received:  make(map[shield.Type]prometheus.Counter),
-		sent:      make(map[shield.Type]prometheus.Counter),
+
+		pathFailures:  m.pathFailures.WithLabelValues(label),
+		applyFailures: m.applyFailures,
+
+		received: make(map[shield.Type]prometheus.Counter),
+		sent:     make(map[shield.Type]prometheus.Counter),
 	}
 	for _, t := range shield.Types {
 		n.received[t] = m.messages.WithLabelValues(label, "received", t.String())
 		n.sent[t] = m.messages.WithLabelValues(label, "sent", t.String())
 	}
 	return n
+}
+
+// forget drops what is known of a neighbor that is gone.
+func (m *metrics) forget(address netip.Addr) {
+	label := prometheus.Labels{"neighbor": address.String()}
+	for _, v := range []*prometheus.MetricVec{
+		m.sessionUp.MetricVec, m.sessions.MetricVec, m.messages.MetricVec,
+		m.refused.MetricVec, m.adjRIBOut.MetricVec, m.pathFailures.MetricVec,
+	} {
+		v.DeletePartialMatch(label)
+	}
 }

@@ -2,37 +2,37 @@ package bgp
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-)
 
-// applyRetry is the pause after a failed change of the local RIB.
-const applyRetry = 500 * time.Millisecond
+	"anyedge/bgp/shield"
+)
 
 // Speaker announces a set of prefixes to upstream routers. It is made by
 // NewSpeaker.
 type Speaker struct {
-	cfg       Config
-	log       *slog.Logger
-	metrics   *metrics
-	neighbors []*neighbor
+	cfg     Config // but for the Neighbors
+	log     *slog.Logger
+	metrics *metrics
 
-	mu      sync.Mutex
-	desired map[netip.Prefix]Announcement // replaced as a whole, never changed
-	wanted  uint64                        // counts changes of desired
-	applied uint64                        // value of wanted that the local RIB has reached
-	running bool
-	// progress is closed and replaced when applied or running changes.
+	changing sync.Mutex // held while the set of neighbors changes
+
+	mu         sync.Mutex
+	neighbors  []*neighbor
+	leave      map[*neighbor]context.CancelCauseFunc // of those that run
+	inside     map[netip.Addr]bool                   // loopback addresses in use
+	desired    []Announcement                        // replaced as a whole, never changed
+	blackholes []BlackholeRoute                      // likewise
+	wanted     uint64                                // counts changes of both
+	running    context.Context                       // what new neighbors run under; nil unless Run runs
+	group      sync.WaitGroup                        // neighbors that run; grows while running only
+	// progress is closed and replaced when a neighbor has reached a set.
 	progress chan struct{}
-
-	poke chan struct{} // wakes the applier; holds one
 }
 
 // NewSpeaker checks the config and reports everything that is wrong with it at
@@ -45,55 +45,90 @@ func NewSpeaker(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Speak
 		cfg:      cfg,
 		log:      log,
 		metrics:  newMetrics(reg),
+		leave:    make(map[*neighbor]context.CancelCauseFunc),
+		inside:   make(map[netip.Addr]bool),
 		progress: make(chan struct{}),
-		poke:     make(chan struct{}, 1),
 	}
-	for i, n := range cfg.Neighbors {
-		s.neighbors = append(s.neighbors, newNeighbor(n, i, cfg.HoldTime, log, s.metrics))
+	for _, n := range cfg.Neighbors {
+		s.neighbors = append(s.neighbors, s.newNeighbor(n))
 	}
 	return s, nil
 }
 
+// newNeighbor makes a neighbor that wants what is desired now.
+func (s *Speaker) newNeighbor(cfg Neighbor) *neighbor {
+	// Any loopback address will do: the port is the kernel's choice, so
+	// several Speakers may share a host.
+	inside := netip.AddrFrom4([4]byte{127, 77, 0, 1})
+	for s.inside[inside] {
+		inside = inside.Next()
+	}
+	s.inside[inside] = true
+	n := &neighbor{
+		cfg:      cfg,
+		asn:      s.cfg.ASN,
+		routerID: s.cfg.RouterID,
+		inside:   inside,
+		paths:    s.cfg.Paths,
+		log:      s.log.With(slog.String("neighbor", cfg.Address.String()), slog.Uint64("neighbor_asn", uint64(cfg.ASN))),
+		metrics:  s.metrics.neighbor(cfg.Address),
+		progress: s.progressed,
+		poke:     make(chan struct{}, 1),
+		gone:     make(chan struct{}),
+		received: make(map[shield.Type]uint64),
+		sent:     make(map[shield.Type]uint64),
+		rib:      make(adjRIBOut),
+	}
+	n.set(s.viewFor(cfg.Address), s.wanted)
+	return n
+}
+
+// viewFor is what a neighbor should get.
+func (s *Speaker) viewFor(neighbor netip.Addr) view {
+	v := viewOf(s.desired, neighbor)
+	v.addBlackholes(s.blackholes, neighbor)
+	return v
+}
+
 // Run opens the sessions, keeps them up and announces the desired set until
-// ctx ends; then it closes them with a Cease and returns nil. What was Set
-// before is in the local RIB before the first session opens. Any other return
-// means that the host would not let it work: no loopback port, no memory.
+// ctx ends; then it closes them with a Cease that carries the Farewell and
+// returns nil. What was Set before is in the local RIBs before the first session
+// opens. What the host does not permit, such as a loopback port, is tried again,
+// and shown in the Status.
 //
 // Run may be called once.
 func (s *Speaker) Run(ctx context.Context) error {
-	e, err := startEngine(s.cfg.ASN, s.cfg.RouterID, netip.AddrPort{}, nil, s.log)
-	if err != nil {
-		return err
+	s.mu.Lock()
+	s.running = context.WithoutCancel(ctx)
+	for _, n := range s.neighbors {
+		s.start(n)
 	}
-	defer e.stop()
-	if err := e.acceptLocalOnly(); err != nil {
-		return err
+	s.mu.Unlock()
+	<-ctx.Done()
+	s.mu.Lock()
+	s.running = nil
+	for _, leave := range s.leave {
+		leave(&shield.Cease{Subcode: shield.CeaseShutdown, Text: s.cfg.Farewell})
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	s.mu.Unlock()
+	s.group.Wait()
+	return nil
+}
 
-	ready := make(chan struct{})
-	var failure error
-	var fail sync.Once
-	var group sync.WaitGroup
-	start := func(f func() error) {
-		group.Go(func() {
-			if err := f(); err != nil {
-				fail.Do(func() { failure = err })
-				cancel(err)
-			}
-		})
-	}
-	start(func() error { s.keepApplied(ctx, e, ready); return nil })
-	select {
-	case <-ready:
-		for _, n := range s.neighbors {
-			start(func() error { return n.run(ctx, e) })
+// start runs a neighbor. The caller holds s.mu, and Run runs.
+func (s *Speaker) start(n *neighbor) {
+	ctx, leave := context.WithCancelCause(s.running)
+	s.leave[n] = leave
+	s.group.Go(func() {
+		defer leave(nil)
+		n.run(ctx)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.leave, n)
+		if !slices.Contains(s.neighbors, n) {
+			delete(s.inside, n.inside)
 		}
-	case <-ctx.Done():
-	}
-	group.Wait()
-	return failure
+	})
 }
 
 // Set makes set the whole set of announcements; nil or an empty set withdraws
@@ -102,31 +137,66 @@ func (s *Speaker) Run(ctx context.Context) error {
 //
 // An invalid set is an error and changes nothing. Otherwise the set is stored
 // and will be announced, whatever Set returns, to every neighbor as soon as
-// its session is Established. While Run runs, Set returns when the local RIB
-// has reached this set or a later one, and failures on the way are tried again;
-// if ctx ends first it returns its cause. While Run does not run, it returns at
-// once.
+// its session is Established. While Run runs, Set returns when the local RIBs
+// of all neighbors have reached this set or a later one, and failures on the way
+// are tried again; if ctx ends first it returns its cause. While Run does not
+// run, it returns at once.
 func (s *Speaker) Set(ctx context.Context, set []Announcement) error {
 	desired, err := normalizeSet(set)
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
-	if !maps.EqualFunc(desired, s.desired, func(a, b Announcement) bool { return a.equal(&b) }) {
+	if !slices.EqualFunc(desired, s.desired, func(a, b Announcement) bool { return a.equal(&b) }) {
 		s.desired = desired
-		s.wanted++
-		s.metrics.desired.Set(float64(len(desired)))
+		s.changed()
 	}
 	target := s.wanted
 	s.mu.Unlock()
-	select {
-	case s.poke <- struct{}{}:
-	default: // the applier is about to look anyway
+	return s.reached(ctx, target)
+}
+
+// SetBlackholes makes set the whole set of addresses whose traffic upstreams
+// should discard; nil ends that. It is for an operator's command only: nothing
+// that decides by itself may call it. Every address must be within a prefix of
+// the announcements that are Set; while such a prefix is withdrawn, so is the
+// blackhole. Otherwise it is like Set.
+func (s *Speaker) SetBlackholes(ctx context.Context, set []BlackholeRoute) error {
+	s.mu.Lock()
+	blackholes, err := normalizeBlackholes(set, s.desired)
+	if err != nil {
+		s.mu.Unlock()
+		return err
 	}
+	s.blackholes = blackholes
+	s.changed()
+	target := s.wanted
+	s.mu.Unlock()
+	return s.reached(ctx, target)
+}
+
+// changed hands the desired set on to the neighbors. The caller holds s.mu.
+func (s *Speaker) changed() {
+	s.wanted++
+	prefixes := make(map[netip.Prefix]bool)
+	for _, n := range s.neighbors {
+		v := s.viewFor(n.cfg.Address)
+		n.set(v, s.wanted)
+		for prefix, a := range v {
+			if a.Withheld == "" {
+				prefixes[prefix] = true
+			}
+		}
+	}
+	s.metrics.desired.Set(float64(len(prefixes)))
+}
+
+// reached waits until all neighbors have reached a set.
+func (s *Speaker) reached(ctx context.Context, number uint64) error {
 	for {
 		s.mu.Lock()
-		settled := !s.running || s.applied >= target
 		progress := s.progress
+		settled := !slices.ContainsFunc(s.neighbors, func(n *neighbor) bool { return !n.reached(number) })
 		s.mu.Unlock()
 		if settled {
 			return nil
@@ -139,76 +209,104 @@ func (s *Speaker) Set(ctx context.Context, set []Announcement) error {
 	}
 }
 
-// keepApplied brings GoBGP's local RIB to the desired set, again and again,
-// until ctx ends. It closes ready after the first attempt.
-func (s *Speaker) keepApplied(ctx context.Context, e *engine, ready chan<- struct{}) {
-	s.report(func() { s.running = true })
-	defer s.report(func() { s.running = false })
-	rib := make(map[netip.Prefix]Announcement) // what GoBGP has
-	for ctx.Err() == nil {
-		s.mu.Lock()
-		desired, target := s.desired, s.wanted
-		s.mu.Unlock()
-		var retry <-chan time.Time
-		if err := s.apply(e, rib, desired); err != nil {
-			s.metrics.applyFailures.Inc()
-			s.log.Error("apply announcements failed", slog.Any("error", err))
-			retry = time.After(applyRetry)
-		} else {
-			s.report(func() { s.applied = target })
-		}
-		if ready != nil {
-			close(ready)
-			ready = nil
-		}
-		select {
-		case <-s.poke:
-		case <-retry:
-		case <-ctx.Done():
-		}
-	}
-}
-
-// report changes what Set waits for and wakes it.
-func (s *Speaker) report(change func()) {
+// progressed wakes those who wait in reached.
+func (s *Speaker) progressed() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	change()
 	close(s.progress)
 	s.progress = make(chan struct{})
 }
 
-// apply changes GoBGP's local RIB from rib to desired, withdrawals first, and
-// keeps rib in step. A prefix that fails does not keep the others back.
-func (s *Speaker) apply(e *engine, rib, desired map[netip.Prefix]Announcement) error {
-	var errs []error
-	for _, prefix := range slices.SortedFunc(maps.Keys(rib), netip.Prefix.Compare) {
-		if _, keep := desired[prefix]; keep {
-			continue
-		}
-		if err := e.withdraw(rib[prefix], s.cfg.ASN); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		delete(rib, prefix)
-		s.log.Info("prefix withdrawn", slog.String("prefix", prefix.String()))
+// SetNeighbors makes set the whole set of neighbors. One that is in the old set
+// with the very same fields is not touched: its session goes on. One that
+// changed gets a new session; the old one ends with a Cease for a change of
+// configuration (RFC 4486). One that left is told so.
+//
+// An invalid set is an error and changes nothing. Otherwise the set is in force
+// whatever SetNeighbors returns. While Run runs, it returns when the sessions
+// that had to end have ended, and new ones are on their way; if ctx ends first,
+// which it should not in less than a second, it returns its cause.
+func (s *Speaker) SetNeighbors(ctx context.Context, set []Neighbor) error {
+	set, err := s.cfg.normalizeNeighbors(set)
+	if err != nil {
+		return err
 	}
-	for _, prefix := range slices.SortedFunc(maps.Keys(desired), netip.Prefix.Compare) {
-		a := desired[prefix]
-		if old, ok := rib[prefix]; ok && old.equal(&a) {
-			continue
-		}
-		if err := e.announce(a, s.cfg.ASN); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		rib[prefix] = a
-		s.log.Info("prefix announced",
-			slog.String("prefix", prefix.String()),
-			slog.String("next_hop", a.NextHop.String()),
-			slog.Uint64("med", uint64(a.MED)),
-			slog.Int("prepend", a.Prepend),
-			slog.Any("communities", a.Communities))
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	s.mu.Lock()
+	old := make(map[netip.Addr]*neighbor, len(s.neighbors))
+	for _, n := range s.neighbors {
+		old[n.cfg.Address] = n
 	}
-	return errors.Join(errs...)
+	next := make([]*neighbor, 0, len(set))
+	var left []*neighbor
+	for _, cfg := range set {
+		was := old[cfg.Address]
+		delete(old, cfg.Address)
+		if was != nil && was.cfg == cfg {
+			next = append(next, was)
+			continue
+		}
+		n := s.newNeighbor(cfg)
+		next = append(next, n)
+		if was != nil {
+			n.follow(was)
+			left = append(left, was)
+			s.end(was, shield.CeaseConfigChange)
+		}
+		if s.running != nil {
+			s.start(n)
+		}
+	}
+	for address, n := range old {
+		left = append(left, n)
+		s.end(n, shield.CeaseDeconfigured)
+		s.metrics.forget(address)
+	}
+	s.neighbors = next
+	s.mu.Unlock()
+	for _, n := range left {
+		select {
+		case <-n.gone:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// end has a neighbor go. The caller holds s.mu.
+func (s *Speaker) end(n *neighbor, subcode uint8) {
+	if leave, runs := s.leave[n]; runs {
+		leave(&shield.Cease{Subcode: subcode})
+		return
+	}
+	close(n.gone)
+	delete(s.inside, n.inside)
+}
+
+// Shutdown closes the session with a neighbor, tells it why (RFC 9003: at most
+// 255 bytes; may be empty), and opens no other one until Enable, also if the
+// neighbor's configuration changes meanwhile. It does not wait.
+func (s *Speaker) Shutdown(neighbor netip.Addr, text string) error {
+	if err := checkText(text); err != nil {
+		return fmt.Errorf("shutdown text: %w", err)
+	}
+	return s.permit(neighbor, &text)
+}
+
+// Enable takes a Shutdown back.
+func (s *Speaker) Enable(neighbor netip.Addr) error { return s.permit(neighbor, nil) }
+
+func (s *Speaker) permit(neighbor netip.Addr, shutdown *string) error {
+	neighbor = neighbor.Unmap()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range s.neighbors {
+		if n.cfg.Address == neighbor {
+			n.shutDown(shutdown)
+			return nil
+		}
+	}
+	return fmt.Errorf("%v is not a neighbor", neighbor)
 }

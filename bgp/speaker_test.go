@@ -41,8 +41,8 @@ func TestAnnounceChangeWithdraw(t *testing.T) {
 	comparePath(t, got, announcement4())
 	comparePath(t, l.waitBest(prefix6), announcement6())
 
-	// The two families take an UPDATE each.
-	updates := uint64(2)
+	// The two families take an UPDATE and an End-of-RIB marker each.
+	updates := uint64(4)
 	checkUpdates := func(what string, more uint64) {
 		t.Helper()
 		updates += more
@@ -109,6 +109,9 @@ func (c *counter) Handle(_ context.Context, r slog.Record) error {
 	c.messages[r.Message]++
 	return nil
 }
+
+// WithAttrs keeps counting in one place.
+func (c *counter) WithAttrs([]slog.Attr) slog.Handler { return c }
 
 func (c *counter) count(message string) int {
 	c.mu.Lock()
@@ -376,8 +379,8 @@ func TestSetContext(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, 1)
 	s := newSpeaker(t, l.speakerConfig(0), nil)
-	// A Speaker whose applier makes no progress.
-	s.running = true
+	// A neighbor whose engine makes no progress.
+	s.neighbors[0].hasEngine = true
 	stopped := errors.New("stopped")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(stopped)
@@ -387,8 +390,8 @@ func TestSetContext(t *testing.T) {
 	if got := len(s.Status().Announcements); got != 2 {
 		t.Errorf("%d announcements stored, want 2", got)
 	}
-	bad := announcement4()
-	bad.NextHop = next6
+	bad := announcement6()
+	bad.NextHop = next4
 	if err := s.Set(ctx, []Announcement{bad}); err == nil || errors.Is(err, stopped) {
 		t.Errorf("Set of an invalid set returned %v", err)
 	}

@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
@@ -27,16 +28,43 @@ func encodePath(a Announcement, asn uint32) (*api.Path, error) {
 	if len(a.Communities) > 0 {
 		attrs = append(attrs, bgp.NewPathAttributeCommunities(a.Communities))
 	}
+	if len(a.LargeCommunities) > 0 {
+		attrs = append(attrs, bgp.NewPathAttributeLargeCommunities(encodeLarge(a.LargeCommunities)))
+	}
+	if len(a.ExtendedCommunities) > 0 {
+		attrs = append(attrs, bgp.NewPathAttributeExtendedCommunities(encodeExtended(a.ExtendedCommunities)))
+	}
 	var nlri bgp.AddrPrefixInterface
 	address, bits := a.Prefix.Addr().String(), uint8(a.Prefix.Bits())
 	if a.Prefix.Addr().Is4() {
 		nlri = bgp.NewIPAddrPrefix(bits, address)
-		attrs = append(attrs, bgp.NewPathAttributeNextHop(a.NextHop.String()))
 	} else {
 		nlri = bgp.NewIPv6AddrPrefix(bits, address)
+	}
+	if a.NextHop.Is4() {
+		attrs = append(attrs, bgp.NewPathAttributeNextHop(a.NextHop.String()))
+	} else { // for IPv4 as well: RFC 8950
 		attrs = append(attrs, bgp.NewPathAttributeMpReachNLRI(a.NextHop.String(), []bgp.AddrPrefixInterface{nlri}))
 	}
 	return apiutil.NewPath(nlri, false, attrs, time.Now())
+}
+
+func encodeLarge(cs LargeCommunities) []*bgp.LargeCommunity {
+	all := make([]*bgp.LargeCommunity, len(cs))
+	for i, c := range cs {
+		all[i] = bgp.NewLargeCommunity(c.GlobalAdmin, c.Data1, c.Data2)
+	}
+	return all
+}
+
+// encodeExtended keeps GoBGP from looking for a meaning.
+func encodeExtended(cs ExtendedCommunities) []bgp.ExtendedCommunityInterface {
+	all := make([]bgp.ExtendedCommunityInterface, len(cs))
+	for i, c := range cs {
+		wire := binary.BigEndian.AppendUint64(nil, uint64(c))
+		all[i] = bgp.NewUnknownExtended(bgp.ExtendedCommunityAttrType(wire[0]), wire[1:])
+	}
+	return all
 }
 
 // decodePath is the inverse of encodePath for a route of any origin.
@@ -83,6 +111,16 @@ func decodeAttributes(attrs []bgp.PathAttributeInterface) Path {
 			p.MED = a.Value
 		case *bgp.PathAttributeCommunities:
 			p.Communities = slices.Clone(a.Value)
+		case *bgp.PathAttributeLargeCommunities:
+			for _, c := range a.Values {
+				p.LargeCommunities = append(p.LargeCommunities, LargeCommunity{c.ASN, c.LocalData1, c.LocalData2})
+			}
+		case *bgp.PathAttributeExtendedCommunities:
+			for _, c := range a.Value {
+				if wire, err := c.Serialize(); err == nil && len(wire) == 8 {
+					p.ExtendedCommunities = append(p.ExtendedCommunities, ExtendedCommunity(binary.BigEndian.Uint64(wire)))
+				}
+			}
 		}
 	}
 	return p
@@ -94,10 +132,16 @@ func decodeAddr(ip net.IP) netip.Addr {
 }
 
 // adjRIBOut is what one session has announced and not withdrawn since.
-type adjRIBOut map[netip.Prefix]Path
+type adjRIBOut map[netip.Prefix]sentPath
+
+// sentPath is a path and when it was sent.
+type sentPath struct {
+	Path
+	at time.Time
+}
 
 // update applies an UPDATE message that was sent.
-func (rib adjRIBOut) update(msg []byte) error {
+func (rib adjRIBOut) update(msg []byte, now time.Time) error {
 	m, err := bgp.ParseBGPMessage(msg)
 	if err != nil {
 		return fmt.Errorf("decode sent update: %w", err)
@@ -128,7 +172,7 @@ func (rib adjRIBOut) update(msg []byte) error {
 		if path.Prefix, err = decodePrefix(nlri); err != nil {
 			return err
 		}
-		rib[path.Prefix] = path
+		rib[path.Prefix] = sentPath{path, now}
 	}
 	return nil
 }
@@ -145,7 +189,7 @@ func prefixes(nlris []*bgp.IPAddrPrefix) []bgp.AddrPrefixInterface {
 func (rib adjRIBOut) sorted() []Path {
 	all := make([]Path, 0, len(rib))
 	for _, p := range rib {
-		all = append(all, p)
+		all = append(all, p.Path)
 	}
 	slices.SortFunc(all, byPrefix)
 	return all

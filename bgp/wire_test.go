@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
 )
@@ -52,7 +53,7 @@ func TestAdjRIBOut(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := rib.update(msg); err != nil {
+		if err := rib.update(msg, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		paths := rib.sorted()
@@ -68,7 +69,7 @@ func TestAdjRIBOut(t *testing.T) {
 			}
 		}
 	}
-	if err := rib.update(make([]byte, 5)); err == nil {
+	if err := rib.update(make([]byte, 5), time.Now()); err == nil {
 		t.Error("a truncated message was taken")
 	}
 }

@@ -14,9 +14,6 @@ var world struct {
 	running map[*engine]bool // guarded by the write side
 }
 
-// gate is where a loop stops.
-type gate struct{ reached, open chan struct{} }
-
 // joinWorld runs start, which starts e, while no other engine works.
 func (e *engine) joinWorld(start func() error) error {
 	world.Lock()
@@ -24,7 +21,7 @@ func (e *engine) joinWorld(start func() error) error {
 	var nudges sync.WaitGroup
 	defer nudges.Wait()
 	for other := range world.running {
-		g := &gate{reached: make(chan struct{}), open: make(chan struct{})}
+		g := newGate()
 		other.gate.Store(g)
 		nudges.Go(other.nudge)
 		<-g.reached
@@ -40,9 +37,10 @@ func (e *engine) joinWorld(start func() error) error {
 	return nil
 }
 
-// leaveWorld must be called before e's loop ends.
-func (e *engine) leaveWorld() {
+// leaveWorld runs end, which ends e's loop, while no engine starts.
+func (e *engine) leaveWorld(end func()) {
 	world.Lock()
 	defer world.Unlock()
 	delete(world.running, e)
+	end()
 }

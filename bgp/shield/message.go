@@ -1,6 +1,7 @@
 package shield
 
 import (
+	"bufio"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -81,36 +82,43 @@ func encode(t Type, body []byte) []byte {
 // TypeOf is the type of a whole message, such as Events.Sent gets.
 func TypeOf(msg []byte) Type { return Type(msg[headerLength-1]) }
 
-// readMessage reads one whole message into buf, which holds maxLength bytes,
-// and returns the part it fills. A header that breaks RFC 4271 section 6.1 is a
-// *violation, found before the body is read. A clean end between two messages
-// is io.EOF, one within a message io.ErrUnexpectedEOF.
-func readMessage(r io.Reader, buf []byte) ([]byte, error) {
-	if _, err := io.ReadFull(r, buf[:headerLength]); err != nil {
+// readMessage takes one whole message from r, whose buffer holds maxLength bytes.
+// The message is valid until the next read. A header that breaks RFC 4271
+// section 6.1 is a *violation, found before the rest has come. A clean end
+// between two messages is io.EOF, one within a message io.ErrUnexpectedEOF. After
+// a deadline nothing is lost: the call may be repeated.
+func readMessage(r *bufio.Reader) ([]byte, error) {
+	header, err := r.Peek(headerLength)
+	if err != nil {
+		if err == io.EOF && len(header) > 0 {
+			err = io.ErrUnexpectedEOF
+		}
 		return nil, err
 	}
-	for _, b := range buf[:markerLength] {
+	for _, b := range header[:markerLength] {
 		if b != 0xff {
 			return nil, violate(codeHeader, 1, nil) // Connection Not Synchronized
 		}
 	}
-	length := buf[markerLength : headerLength-1]
+	length := header[markerLength : headerLength-1]
 	n := int(binary.BigEndian.Uint16(length))
 	if n < headerLength || n > maxLength {
 		return nil, violate(codeHeader, 2, length) // Bad Message Length
 	}
-	t := Type(buf[headerLength-1])
+	t := Type(header[headerLength-1])
 	if t < TypeOpen || t > TypeRouteRefresh {
 		return nil, violate(codeHeader, 3, []byte{byte(t)}) // Bad Message Type
 	}
 	if !t.fits(n) {
 		return nil, violate(codeHeader, 2, length)
 	}
-	if _, err := io.ReadFull(r, buf[headerLength:n]); err != nil {
+	msg, err := r.Peek(n)
+	if err != nil {
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
 		return nil, err
 	}
-	return buf[:n], nil
+	r.Discard(n) // all of it is buffered
+	return msg, nil
 }

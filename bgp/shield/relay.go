@@ -19,34 +19,50 @@ const (
 	// farewellTimeout bounds the last message to the peer, and the wait for
 	// the peer to have read it.
 	farewellTimeout = 500 * time.Millisecond
-	// substituteInterval is the least time between two KEEPALIVEs that stand
-	// for refused UPDATEs; the shortest hold time is 3 s.
-	substituteInterval = time.Second
+	// A peer that sends more than paceMessages within paceInterval waits for
+	// the rest of it: no peer needs more, and a flood must not cost more. A full
+	// table of a million routes still passes in well under a minute.
+	paceMessages = 1000
+	paceInterval = 100 * time.Millisecond
 )
 
 // relay is one session. The outbound goroutine is the only writer to peer, the
 // inbound one the only writer to engine, until run has joined both.
 type relay struct {
-	cfg          *Config
-	events       Events
-	engine, peer *net.TCPConn
+	cfg    *Config
+	events Events
+	engine *engine
+	peer   *net.TCPConn
+	ended  chan struct{} // closed by end
+
+	// Owned by inbound.
+	forward   filter
+	refreshAt time.Time // the read deadline, for the sake of a ROUTE-REFRESH
 
 	mu    sync.Mutex
 	cause error // why the session ends; nil while it lives
 	// confirmed counts the directions in which a KEEPALIVE followed the OPEN.
 	confirmed int
+	open      *Open // the peer's, once it has come
+	endOfRIB  bool  // the markers are to be sent, and have not been
 }
 
-// run relays until the session ends and returns why it did. open is the
-// engine's OPEN, not yet sent.
-func (r *relay) run(ctx context.Context, open []byte) error {
+func newRelay(cfg *Config, events Events, engine *engine, peer *net.TCPConn) *relay {
+	return &relay{
+		cfg: cfg, events: events, engine: engine, peer: peer,
+		ended: make(chan struct{}), forward: filter{asn: cfg.ASN},
+	}
+}
+
+// run relays until the session ends and returns why it did.
+func (r *relay) run(ctx context.Context) error {
 	r.events.State(OpenSent, nil)
 	r.peer.SetReadDeadline(time.Now().Add(r.cfg.OpenTimeout))
-	stop := context.AfterFunc(ctx, func() { r.end(farewell(r.cfg.Farewell)) })
+	stop := context.AfterFunc(ctx, func() { r.end(ceaseOf(ctx).violation()) })
 	defer stop()
 
 	var directions sync.WaitGroup
-	directions.Go(func() { r.end(r.outbound(open)) })
+	directions.Go(func() { r.end(r.outbound()) })
 	directions.Go(func() { r.end(r.inbound()) })
 	directions.Wait()
 
@@ -66,6 +82,15 @@ func (r *relay) run(ctx context.Context, open []byte) error {
 	return cause
 }
 
+// ceaseOf is what the peer is told after a cancellation.
+func ceaseOf(ctx context.Context) *Cease {
+	var c *Cease
+	if !errors.As(context.Cause(ctx), &c) {
+		c = &Cease{Subcode: CeaseShutdown}
+	}
+	return c
+}
+
 // end records the first cause and makes both directions return.
 func (r *relay) end(cause error) {
 	r.mu.Lock()
@@ -74,6 +99,7 @@ func (r *relay) end(cause error) {
 		return
 	}
 	r.cause = cause
+	close(r.ended)
 	r.engine.SetDeadline(past)
 	r.peer.SetReadDeadline(past)
 	// A write in progress may finish, so that the last message can follow on a
@@ -103,44 +129,118 @@ func (r *relay) confirm() {
 	}
 }
 
+func (r *relay) established() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.confirmed == 2
+}
+
 // inbound relays from the peer to the engine.
 func (r *relay) inbound() error {
 	in := bufio.NewReaderSize(r.peer, maxLength)
-	buf := make([]byte, maxLength)
-	var f filter
-	var relayed time.Time // when the engine last got a message
+	var pace pace
 	for {
-		msg, err := readMessage(in, buf)
-		if err != nil {
+		msg, err := readMessage(in)
+		now := time.Now()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			if late := r.late(now); late != nil {
+				return late
+			}
+		} else if err != nil {
 			return r.readError(err)
-		}
-		was := f
-		pass, err := f.check(msg)
-		if err != nil {
+		} else if err := r.received(msg, now); err != nil {
 			return err
 		}
-		t := TypeOf(msg)
-		r.events.Received(t, !pass)
-		if !pass {
-			if time.Since(relayed) < substituteInterval {
-				continue
+		if err := r.flushRefreshes(now); err != nil {
+			return err
+		}
+		if rest := pace.rest(now); rest > 0 {
+			select {
+			case <-time.After(rest):
+			case <-r.ended:
 			}
-			msg = keepalive
-		}
-		switch {
-		case f.open && !was.open:
-			r.events.State(OpenConfirm, nil)
-		case f.confirmed && !was.confirmed:
-			r.confirm()
-		}
-		if _, err := r.engine.Write(msg); err != nil {
-			return fmt.Errorf("engine ended the session: %w", err)
-		}
-		relayed = time.Now()
-		if t == TypeNotification {
-			return parseNotification(msg, false)
 		}
 	}
+}
+
+// received deals with one message of the peer. The error ends the session.
+func (r *relay) received(msg []byte, now time.Time) error {
+	f := &r.forward
+	was := *f
+	fate, err := f.check(msg, now)
+	if err != nil {
+		return err
+	}
+	t := TypeOf(msg)
+	r.events.Received(t, fate == refused)
+	switch {
+	case f.open != nil && was.open == nil:
+		r.mu.Lock()
+		r.open = f.open
+		r.mu.Unlock()
+		r.events.Opened(*f.open)
+		r.events.State(OpenConfirm, nil)
+		msg = f.open.message(r.cfg.Listen)
+	case f.confirmed && !was.confirmed:
+		r.confirm()
+	}
+	if fate == relayed {
+		if err := r.tell(msg); err != nil {
+			return err
+		}
+	}
+	switch {
+	case t == TypeNotification:
+		return parseNotification(msg, false)
+	case t == TypeKeepalive && !was.confirmed:
+		f.keepalive = now
+	case (t == TypeKeepalive || t == TypeUpdate) && f.alive(now):
+		return r.tell(keepalive)
+	}
+	return nil
+}
+
+// tell writes one message to the engine.
+func (r *relay) tell(msg []byte) error {
+	if _, err := r.engine.Write(msg); err != nil {
+		return fmt.Errorf("engine ended the session: %w", err)
+	}
+	return nil
+}
+
+// flushRefreshes relays the ROUTE-REFRESHes that have waited long enough, and
+// sets the deadline for the others.
+func (r *relay) flushRefreshes(now time.Time) error {
+	if !r.established() {
+		return nil // the read deadline is that of the OPEN exchange
+	}
+	msgs, next := r.forward.due(now)
+	for _, msg := range msgs {
+		if err := r.tell(msg); err != nil {
+			return err
+		}
+	}
+	if r.refreshAt != next {
+		r.refreshAt = next
+		r.unlessEnded(func() { r.peer.SetReadDeadline(next) })
+	}
+	return nil
+}
+
+// late says what an expired deadline means: nil if it was that of a
+// ROUTE-REFRESH.
+func (r *relay) late(now time.Time) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.cause != nil:
+		return r.cause
+	case r.confirmed == 2:
+		return nil
+	}
+	// The OPEN exchange took too long (RFC 4271 section 8.2.2: the large hold
+	// timer of OpenSent).
+	return violate(codeHoldTimer, 0, nil)
 }
 
 // readError says what a failed read from the peer means.
@@ -149,22 +249,33 @@ func (r *relay) readError(err error) error {
 	switch {
 	case errors.As(err, &v):
 		return v
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		// The only deadline before the end is that of the OPEN exchange (RFC
-		// 4271 section 8.2.2: the large hold timer of OpenSent).
-		return violate(codeHoldTimer, 0, nil)
 	case err == io.EOF:
 		return errors.New("peer closed the connection")
 	}
 	return fmt.Errorf("read from peer: %w", err)
 }
 
-// outbound relays from the engine to the peer, open first.
-func (r *relay) outbound(open []byte) error {
-	out := bufio.NewReaderSize(r.engine, maxLength)
-	buf := make([]byte, maxLength)
+// pace counts messages.
+type pace struct {
+	since time.Time
+	n     int
+}
+
+// rest counts a message and returns how long to wait before the next one.
+func (p *pace) rest(now time.Time) time.Duration {
+	if now.Sub(p.since) >= paceInterval {
+		p.since, p.n = now, 0
+	}
+	if p.n++; p.n < paceMessages {
+		return 0
+	}
+	return p.since.Add(paceInterval).Sub(now)
+}
+
+// outbound relays from the engine to the peer, its OPEN first.
+func (r *relay) outbound() error {
 	confirmed := false
-	for msg := open; ; {
+	for msg := r.engine.open; ; {
 		if err := r.send(msg); err != nil {
 			return err
 		}
@@ -178,11 +289,54 @@ func (r *relay) outbound(open []byte) error {
 			}
 		}
 		var err error
-		if msg, err = readMessage(out, buf); err != nil {
-			// Not wrapped: a fault of the engine is none of the peer's.
-			return fmt.Errorf("engine ended the session: %v", err)
+		if msg, err = r.nextOutbound(); err != nil {
+			return err
 		}
 	}
+}
+
+// nextOutbound waits for the engine's next message, and sends the End-of-RIB
+// markers on the way when they are asked for.
+func (r *relay) nextOutbound() ([]byte, error) {
+	for {
+		for _, marker := range r.takeEndOfRIB() {
+			if err := r.send(marker); err != nil {
+				return nil, err
+			}
+		}
+		msg, err := readMessage(r.engine.out)
+		if err == nil {
+			return msg, nil
+		}
+		interrupted := false
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			r.unlessEnded(func() { interrupted = true; r.engine.SetReadDeadline(time.Time{}) })
+		}
+		if !interrupted {
+			// Not wrapped: a fault of the engine is none of the peer's.
+			return nil, fmt.Errorf("engine ended the session: %v", err)
+		}
+	}
+}
+
+// askEndOfRIB has outbound send the markers, after what the engine has sent.
+func (r *relay) askEndOfRIB() {
+	r.unlessEnded(func() {
+		if r.confirmed == 2 {
+			r.endOfRIB = true
+			r.engine.SetReadDeadline(past)
+		}
+	})
+}
+
+func (r *relay) takeEndOfRIB() [][]byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.endOfRIB {
+		return nil
+	}
+	r.endOfRIB = false
+	return r.open.endOfRIB()
 }
 
 // send writes one message to the peer.

@@ -7,13 +7,16 @@
 // dials the shield's own loopback address, the shield dials the peer, and
 // between the two it frames messages (RFC 4271 section 4.1), checks marker,
 // length, type and order, refuses every inbound UPDATE, and answers a protocol
-// error itself with the NOTIFICATION the RFC asks for. What leaves the node is
-// relayed unchanged. The shield also owns the peer's socket: source address,
-// TCP MD5 (RFC 2385) and GTSM (RFC 5082).
+// error itself with the NOTIFICATION the RFC asks for. Of the peer's OPEN the
+// engine gets a new one, with what the two have in common and no more. What
+// leaves the node is relayed unchanged, and End-of-RIB markers are added to it
+// when the engine's owner says so. The shield also owns the peer's socket: source
+// address, TCP MD5 (RFC 2385) and GTSM (RFC 5082).
 //
-// The engine keeps the session's timers. A refused UPDATE is replaced by a
-// KEEPALIVE, because either restarts the hold timer (RFC 4271 section 4.4) and
-// a busy peer may send UPDATEs only.
+// The engine keeps the session's timers. KEEPALIVEs and refused UPDATEs reach it
+// as a KEEPALIVE from time to time, because either restarts the hold timer (RFC
+// 4271 section 4.4). ROUTE-REFRESHes are paced, for an engine queues its answers.
+// A flood of any kind makes the peer wait, and costs little.
 //
 // # Concurrency
 //
@@ -23,12 +26,15 @@
 package shield
 
 import (
+	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"time"
 )
 
@@ -52,6 +58,8 @@ var past = time.Unix(1, 0)
 type Config struct {
 	// Peer is where the BGP peer listens.
 	Peer netip.AddrPort
+	// ASN is the peer's AS. An OPEN of another one is refused.
+	ASN uint32
 	// LocalAddress is the source address towards the peer. Zero: the kernel's
 	// choice.
 	LocalAddress netip.Addr
@@ -61,12 +69,9 @@ type Config struct {
 	// TTLSecurity sends with TTL 255 and takes only packets that arrive with
 	// 255 (RFC 5082), so that the peer must be on the same link.
 	TTLSecurity bool
-	// Listen is the loopback address that the engine dials; the port is the
-	// kernel's choice.
+	// Listen is the IPv4 loopback address that the engine dials; the port is
+	// the kernel's choice. It is the peer's identifier to the engine.
 	Listen netip.Addr
-	// Farewell is sent to the peer when Serve is cancelled, as the
-	// Administrative Shutdown Communication (RFC 9003). At most 255 bytes.
-	Farewell string
 	// DialTimeout bounds one connection attempt to the peer. Default 3s.
 	DialTimeout time.Duration
 	// RetryInterval is the pause between two attempts. Default 500ms.
@@ -83,7 +88,11 @@ type Events interface {
 	// attempt within the state. It is called before a message that depends on
 	// the state is relayed.
 	State(s State, err error)
-	// Received reports a message from the peer. A refused one was dropped.
+	// Opened reports the peer's OPEN, before the engine gets it. Unlike the
+	// other methods it may take a moment: the session waits.
+	Opened(o Open)
+	// Received reports a message from the peer. A refused one was dropped for
+	// what it is.
 	Received(t Type, refused bool)
 	// Sent reports a whole message that was written to the peer's connection,
 	// header included. It is valid only during the call.
@@ -95,6 +104,7 @@ type Shield struct {
 	cfg      Config
 	events   Events
 	listener *net.TCPListener
+	session  atomic.Pointer[relay] // nil between sessions
 }
 
 // Listen binds the engine side of a peer's shield. It starts nothing; the
@@ -103,8 +113,8 @@ func Listen(cfg Config, events Events) (*Shield, error) {
 	cfg.DialTimeout = cmp.Or(cfg.DialTimeout, 3*time.Second)
 	cfg.RetryInterval = cmp.Or(cfg.RetryInterval, 500*time.Millisecond)
 	cfg.OpenTimeout = cmp.Or(cfg.OpenTimeout, 30*time.Second)
-	if !cfg.Listen.IsLoopback() {
-		return nil, fmt.Errorf("listen for the engine: %v is not a loopback address", cfg.Listen)
+	if !cfg.Listen.Is4() || !cfg.Listen.IsLoopback() {
+		return nil, fmt.Errorf("listen for the engine: %v is not an IPv4 loopback address", cfg.Listen)
 	}
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false)
@@ -129,12 +139,13 @@ func (s *Shield) Close() error { return s.listener.Close() }
 //
 // The error says how the session ended and is never nil: a *Notification when
 // one was exchanged, ErrPeerUnreachable when the peer never answered, the
-// cause of ctx after a cancellation (the peer was then sent a Cease), else what
-// happened to a connection.
+// cause of ctx after a cancellation, else what happened to a connection. If the
+// cause is a *Cease, that is what the peer was told, else that of an
+// administrative shutdown.
 func (s *Shield) Serve(ctx context.Context) error {
 	defer s.events.State(Idle, nil)
 	s.events.State(Connect, nil)
-	engine, open, err := s.accept(ctx)
+	engine, err := s.accept(ctx)
 	if err != nil {
 		return err
 	}
@@ -144,16 +155,35 @@ func (s *Shield) Serve(ctx context.Context) error {
 		return err
 	}
 	defer peer.Close()
-	r := &relay{cfg: &s.cfg, events: s.events, engine: engine, peer: peer}
-	return r.run(ctx, open)
+	r := newRelay(&s.cfg, s.events, engine, peer)
+	s.session.Store(r)
+	defer s.session.Store(nil)
+	return r.run(ctx)
+}
+
+// EndOfRIB has the End-of-RIB marker (RFC 4724 section 2) sent for each family
+// that the peer takes, after all that was sent before. It is to be called once
+// in a session that is Established, and may be called from within an event; it
+// does not wait.
+func (s *Shield) EndOfRIB() {
+	if r := s.session.Load(); r != nil {
+		r.askEndOfRIB()
+	}
+}
+
+// engine is a connection of the engine that has sent its OPEN.
+type engine struct {
+	*net.TCPConn
+	out  *bufio.Reader // what follows
+	open []byte
 }
 
 // accept waits for the engine's connection and its OPEN. Connections of other
 // processes are closed at once, so nobody on the host can speak BGP to the
 // peer in this node's name.
-func (s *Shield) accept(ctx context.Context) (*net.TCPConn, []byte, error) {
+func (s *Shield) accept(ctx context.Context) (*engine, error) {
 	if err := s.listener.SetDeadline(time.Time{}); err != nil {
-		return nil, nil, fmt.Errorf("accept the engine: %w", err)
+		return nil, fmt.Errorf("accept the engine: %w", err)
 	}
 	stop := context.AfterFunc(ctx, func() { s.listener.SetDeadline(past) })
 	defer stop()
@@ -164,13 +194,13 @@ func (s *Shield) accept(ctx context.Context) (*net.TCPConn, []byte, error) {
 			if err == nil {
 				c.Close()
 			}
-			return nil, nil, context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		case errors.Is(err, net.ErrClosed):
-			return nil, nil, fmt.Errorf("accept the engine: %w", err)
+			return nil, fmt.Errorf("accept the engine: %w", err)
 		case err != nil: // out of descriptors, aborted connection
 			s.events.State(Connect, fmt.Errorf("accept the engine: %w", err))
 			if !pause(ctx, s.cfg.RetryInterval) {
-				return nil, nil, context.Cause(ctx)
+				return nil, context.Cause(ctx)
 			}
 			continue
 		}
@@ -179,8 +209,8 @@ func (s *Shield) accept(ctx context.Context) (*net.TCPConn, []byte, error) {
 			s.events.State(Connect, errForeign)
 			continue
 		}
-		if open := s.readOpen(ctx, c); open != nil {
-			return c, open, nil
+		if e := s.readOpen(ctx, c); e != nil {
+			return e, nil
 		}
 		c.Close() // a left-over of an earlier attempt
 	}
@@ -188,15 +218,16 @@ func (s *Shield) accept(ctx context.Context) (*net.TCPConn, []byte, error) {
 
 // readOpen reads the engine's OPEN, which it sends right after connecting. It
 // returns nil if there is none.
-func (s *Shield) readOpen(ctx context.Context, c *net.TCPConn) []byte {
+func (s *Shield) readOpen(ctx context.Context, c *net.TCPConn) *engine {
 	c.SetReadDeadline(time.Now().Add(s.cfg.OpenTimeout))
 	stop := context.AfterFunc(ctx, func() { c.SetReadDeadline(past) })
-	msg, err := readMessage(c, make([]byte, maxLength))
+	out := bufio.NewReaderSize(c, maxLength)
+	msg, err := readMessage(out)
 	if !stop() || err != nil || TypeOf(msg) != TypeOpen {
 		return nil
 	}
 	c.SetReadDeadline(time.Time{})
-	return msg
+	return &engine{c, out, bytes.Clone(msg)}
 }
 
 // dial connects to the peer, trying again until it succeeds, ctx ends, or the

@@ -1,6 +1,7 @@
 package shield
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -18,9 +19,12 @@ import (
 )
 
 const (
+	peerASN   = 64500
 	patience  = 10 * time.Second
 	envDialer = "ANYEDGE_SHIELD_TEST_DIAL"
 )
+
+var engineSide = netip.MustParseAddr("127.0.0.1")
 
 // TestMain dials an address and reports whether the connection was kept, when
 // a test started this process for that.
@@ -46,11 +50,13 @@ type event struct {
 	err     error
 	message Type
 	refused bool
+	open    Open
 }
 
 type recorder chan event
 
 func (r recorder) State(s State, err error) { r <- event{kind: "state", state: s, err: err} }
+func (r recorder) Opened(o Open)            { r <- event{kind: "opened", open: o} }
 func (r recorder) Received(t Type, refused bool) {
 	r <- event{kind: "received", message: t, refused: refused}
 }
@@ -88,8 +94,9 @@ func start(t *testing.T, cfg Config) *session {
 
 func serve(t *testing.T, cfg Config) *session {
 	t.Helper()
-	cfg.Listen = netip.MustParseAddr("127.0.0.1")
-	s := &session{t: t, events: make(recorder, 1000), result: make(chan error, 1)}
+	cfg.Listen = engineSide
+	cfg.ASN = peerASN
+	s := &session{t: t, events: make(recorder, 100_000), result: make(chan error, 1)}
 	var err error
 	if s.shield, err = Listen(cfg, s.events); err != nil {
 		t.Fatal(err)
@@ -123,7 +130,7 @@ func (s *session) establish() {
 	s.t.Helper()
 	s.expect(s.peer, openMessage(9))
 	s.write(s.peer, openMessage(90))
-	s.expect(s.engine, openMessage(90))
+	s.expect(s.engine, plainOpen(90).message(engineSide))
 	s.write(s.engine, keepalive)
 	s.expect(s.peer, keepalive)
 	s.write(s.peer, keepalive)
@@ -198,8 +205,16 @@ func openMessage(hold uint16) []byte {
 	return encode(TypeOpen, body)
 }
 
+// plainOpen is what openMessage says.
+func plainOpen(hold uint16) *Open {
+	return &Open{ASN: peerASN, HoldTime: hold, ID: netip.AddrFrom4([4]byte{10, 0, 0, 1}), IPv4: true}
+}
+
 // updateMessage is an empty UPDATE, which is an End-of-RIB marker.
 func updateMessage() []byte { return encode(TypeUpdate, make([]byte, 4)) }
+
+// refreshMessage asks for IPv4 unicast.
+var refreshMessage = encode(TypeRouteRefresh, []byte{0, 1, 0, 1})
 
 func notification(code, subcode byte, data ...byte) []byte {
 	return encode(TypeNotification, append([]byte{code, subcode}, data...))
@@ -215,11 +230,10 @@ func TestRelay(t *testing.T) {
 		s.expect(s.peer, msg)
 		s.await("sent", func(e event) bool { return e.kind == "sent" && e.message == TypeOf(msg) })
 	}
-	refresh := encode(TypeRouteRefresh, []byte{0, 1, 0, 1})
-	s.write(s.peer, refresh)
-	s.expect(s.engine, refresh)
-	s.write(s.peer, notification(codeCease, ceaseShutdown, 3, 'b', 'y', 'e'))
-	s.expect(s.engine, notification(codeCease, ceaseShutdown, 3, 'b', 'y', 'e'))
+	s.write(s.peer, refreshMessage)
+	s.expect(s.engine, refreshMessage)
+	s.write(s.peer, notification(codeCease, CeaseShutdown, 3, 'b', 'y', 'e'))
+	s.expect(s.engine, notification(codeCease, CeaseShutdown, 3, 'b', 'y', 'e'))
 	var n *Notification
 	if err := s.wait(); !errors.As(err, &n) || n.Sent || n.Text != "bye" {
 		t.Errorf("Serve returned %v", err)
@@ -234,7 +248,7 @@ func TestUpdatesBecomeKeepalives(t *testing.T) {
 	t.Parallel()
 	s := start(t, Config{})
 	s.establish()
-	time.Sleep(substituteInterval) // the engine has not been written to for so long
+	time.Sleep(keepaliveInterval) // the engine has not been told for so long
 	const flood = 100
 	for range flood {
 		s.write(s.peer, updateMessage())
@@ -246,10 +260,30 @@ func TestUpdatesBecomeKeepalives(t *testing.T) {
 		}
 		return refused == flood
 	})
-	refresh := encode(TypeRouteRefresh, []byte{0, 1, 0, 1})
-	s.write(s.peer, refresh)
-	s.expect(s.engine, keepalive)
-	s.expect(s.engine, refresh)
+	s.write(s.peer, refreshMessage)
+	if n := s.keepalivesBefore(refreshMessage); n == 0 || n > flood/10 {
+		t.Errorf("%d updates became %d keepalives", flood, n)
+	}
+}
+
+// keepalivesBefore counts the KEEPALIVEs that the engine gets before another
+// message, which must be the given one.
+func (s *session) keepalivesBefore(want []byte) (n int) {
+	s.t.Helper()
+	s.engine.SetReadDeadline(time.Now().Add(patience))
+	in := bufio.NewReaderSize(s.engine, maxLength)
+	for {
+		msg, err := readMessage(in)
+		switch {
+		case err != nil:
+			s.t.Fatal(err)
+		case bytes.Equal(msg, want):
+			return n
+		case !bytes.Equal(msg, keepalive):
+			s.t.Fatalf("the engine got % x", msg)
+		}
+		n++
+	}
 }
 
 func TestViolations(t *testing.T) {
@@ -278,6 +312,7 @@ func TestViolations(t *testing.T) {
 		{"update before open", false, updateMessage(), notification(5, 1, 2)},
 		{"update before keepalive", false, append(openMessage(9), updateMessage()...), notification(5, 2, 2)},
 		{"no hold time", false, openMessage(0), notification(2, 6)},
+		{"hold time 1", false, openMessage(1), notification(2, 6)},
 		{"garbage", false, []byte("HTTP/1.1 400 Bad Request\r\n\r\n"), notification(1, 1)},
 	}
 	for _, test := range tests {
@@ -306,15 +341,17 @@ func TestViolations(t *testing.T) {
 // TestEnds lets one end stop in the ways it can.
 func TestEnds(t *testing.T) {
 	t.Parallel()
-	stopped := errors.New("stopped")
 	tests := []struct {
 		name string
 		end  func(*session)
 		last []byte // what the peer reads last
 		want string // within the error
 	}{
-		{"cancelled", func(s *session) { s.cancel(stopped) },
-			notification(codeCease, ceaseShutdown, append([]byte{4}, "ciao"...)...), "stopped"},
+		{"cancelled", func(s *session) { s.cancel(errors.New("stopped")) }, notification(codeCease, CeaseShutdown, 0), "stopped"},
+		{"shut down with a text", func(s *session) { s.cancel(&Cease{CeaseShutdown, "ciao"}) },
+			notification(codeCease, CeaseShutdown, append([]byte{4}, "ciao"...)...), `cease, administrative shutdown: "ciao"`},
+		{"path down", func(s *session) { s.cancel(&Cease{CeaseBFDDown, "no text in this one"}) },
+			notification(codeCease, CeaseBFDDown), "cease, BFD down"},
 		{"engine closes", func(s *session) { s.engine.Close() }, nil, "engine ended the session"},
 		{"engine notifies", func(s *session) { s.write(s.engine, notification(codeHoldTimer, 0)) },
 			notification(codeHoldTimer, 0), "sent notification: hold timer expired"},
@@ -328,7 +365,7 @@ func TestEnds(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			s := start(t, Config{Farewell: "ciao"})
+			s := start(t, Config{})
 			s.establish()
 			test.end(s)
 			if test.last != nil {
@@ -354,7 +391,7 @@ func TestSlowDrip(t *testing.T) {
 	for _, b := range openMessage(9) {
 		s.write(s.peer, []byte{b})
 	}
-	s.expect(s.engine, openMessage(9))
+	s.expect(s.engine, plainOpen(9).message(engineSide))
 	s.awaitState(OpenConfirm)
 	s.write(s.peer, keepalive[:headerLength-1])
 	s.expect(s.peer, notification(codeHoldTimer, 0))
@@ -455,8 +492,10 @@ func TestSocketOptions(t *testing.T) {
 }
 
 func TestListenWantsLoopback(t *testing.T) {
-	if s, err := Listen(Config{Listen: netip.MustParseAddr("0.0.0.0")}, nil); err == nil {
-		s.Close()
-		t.Error("Listen took an address that is not a loopback one")
+	for _, address := range []string{"0.0.0.0", "::1"} {
+		if s, err := Listen(Config{Listen: netip.MustParseAddr(address)}, nil); err == nil {
+			s.Close()
+			t.Errorf("Listen took %s", address)
+		}
 	}
 }

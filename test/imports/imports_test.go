@@ -39,7 +39,7 @@ var allowed = map[string][]string{
 	"pop/proxy/tcp":      {},
 	"pop/vrrp":           {},
 
-	"bgp":        {"bgp/shield"},
+	"bgp":        {"bgp/bfd", "bgp/shield"},
 	"bgp/bfd":    {},
 	"bgp/shield": {},
 
