@@ -213,7 +213,7 @@ func (a *Agent) newController(now time.Time) *controller {
 	}
 	c.kill = a.supervisor.kill
 	c.fleet = func(now time.Time) fleetView { return a.member.look(now) }
-	c.lease = newLease(a.member)
+	c.route.lease = newLease(a.member)
 	c.changed = a.stateChanged
 	return c
 }
@@ -221,7 +221,7 @@ func (a *Agent) newController(now time.Time) *controller {
 // control runs the controller: one event, one decision.
 func (a *Agent) control(ctx context.Context) error {
 	c := a.controller
-	defer c.lease.settle()
+	defer c.route.lease.settle()
 	ticker := time.NewTicker(a.started.Health.VitalsInterval.Std() / 2)
 	defer ticker.Stop()
 	for {
@@ -232,8 +232,8 @@ func (a *Agent) control(ctx context.Context) error {
 			c.event(e)
 		case r := <-a.probes:
 			c.probed(time.Now(), r)
-		case answer := <-c.lease.answers:
-			c.lease.take(answer)
+		case answer := <-c.route.lease.answers:
+			c.route.lease.take(answer)
 		case cfg := <-a.configs:
 			c.configure(time.Now(), cfg)
 			c.set(ctx)
@@ -364,7 +364,7 @@ func (a *Agent) adopted(cfg *configs.Pop) {
 // for upstreams to follow, ask clients to go, wait for them.
 func (a *Agent) retire(ctx context.Context) {
 	c, pace := a.controller, a.conf.config().Drain
-	if c.announced != Withdrawn {
+	if c.route.announced != Withdrawn {
 		c.announce(ctx, time.Now(), decision{want: Withdrawn, reason: "agent stops"})
 		a.stateChanged(c.state(c.judge.Verdict(time.Now())))
 		a.follow(ctx, pace.Withdraw.Std(), func() bool { return false })

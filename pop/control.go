@@ -10,7 +10,6 @@ import (
 
 	"anyedge/bgp"
 	"anyedge/configs"
-	"anyedge/internal/fleet"
 	"anyedge/internal/health"
 	"anyedge/pop/headroom"
 	"anyedge/pop/proxy"
@@ -45,26 +44,15 @@ type controller struct {
 
 	cfg    *configs.Pop
 	judge  *health.Judge
-	drain  drain
-	lease  *lease
+	route  route
 	worker workerState
 
-	announced Announcement
-	reason    string
-	since     time.Time      // of announced
 	stepped   time.Time      // when step last ran
 	listening time.Time      // since when step has run without a long pause
 	misses    map[string]int // failed requests in a row through this worker, by check
 	remote    string         // trouble with something remote, as last known
 	room      string         // what there is no room for, as last known
 	shedding  string         // the resource that was at its shed mark, if any
-}
-
-// fleetView is what the controller needs to know of the fleet.
-type fleetView struct {
-	connected bool
-	drain     bool          // this node is asked to drain
-	session   fleet.Session // empty while there is none
 }
 
 // workerState is what the agent knows of the worker process.
@@ -95,7 +83,7 @@ type state struct {
 func newController(cfg *configs.Pop, log *slog.Logger, m *metrics, now time.Time) *controller {
 	return &controller{
 		log: log, metrics: m, cfg: cfg, judge: newJudge(cfg),
-		announced: Withdrawn, reason: "starting", since: now,
+		route:  route{announced: Withdrawn, reason: "starting", since: now},
 		worker: workerState{absent: now},
 		misses: make(map[string]int),
 	}
@@ -201,76 +189,33 @@ func (c *controller) step(ctx context.Context, now time.Time) {
 	c.observeWorker(now)
 	c.learn()
 	verdict := c.judge.Verdict(now)
-	view := c.fleet(now)
-
-	facts := drainFacts{requested: view.drain}
-	if c.announced == Withdrawn {
-		facts.withdrawn = c.since
+	f := facts{
+		verdict: verdict.State, why: verdict.Reason,
+		remote: c.remote, full: c.room,
+		pace:  c.cfg.Drain,
+		fleet: c.fleet(now),
 	}
 	if v := c.worker.vitals; v != nil {
-		facts.connections = v.Connections
+		f.connections = v.Connections
 	}
-	before := c.drain.stage
-	c.drain.step(now, c.cfg.Drain, facts)
-	if c.drain.stage != before && before != "" {
-		c.log.Info("drain stage changed", "from", before, "to", c.drain.stage)
-	}
-
-	c.lease.under(view.session)
-	d := decide(situation{
-		verdict: verdict.State,
-		why:     verdict.Reason,
-		drain:   c.drain.stage,
-		remote:  c.remote,
-		full:    c.room,
-		current: c.announced,
-	})
-	if d.want == Withdrawn && (verdict.State == health.Unhealthy || c.drain.stage != DrainNone) {
-		d = c.withLease(ctx, now, view, d)
-	} else if d.want != Withdrawn {
-		c.lease.giveBack(ctx, now)
+	stage := c.route.drain.stage
+	d := c.route.step(ctx, now, f)
+	if after := c.route.drain.stage; stage != after && stage != "" {
+		c.log.Info("drain stage changed", "from", stage, "to", after)
 	}
 	c.announce(ctx, now, d)
+	c.route.settle(ctx, now, f.fleet.listed)
 	c.cureHang(now, verdict)
 	c.changed(c.state(verdict))
 }
 
-// withLease turns the wish to withdraw into what the guard permits.
-func (c *controller) withLease(ctx context.Context, now time.Time, view fleetView, d decision) decision {
-	if c.announced == Withdrawn {
-		// Already out, or never in: the lease only lets the others know.
-		if view.connected {
-			c.lease.ask(ctx, now, d.reason)
-		}
-		return d
-	}
-	p := unknown
-	if view.connected {
-		p = c.lease.ask(ctx, now, d.reason)
-	}
-	switch p {
-	case granted:
-		return d
-	case refused:
-		return decision{want: Depreferred, reason: d.reason + "; " + c.lease.answer.refusal.Error()}
-	case wait:
-		return decision{want: c.announced, reason: c.reason}
-	}
-	if d.urgent {
-		d.reason += "; fleet store out of reach"
-		return d
-	}
-	return decision{want: Depreferred, reason: d.reason + "; not withdrawn: fleet store out of reach"}
-}
-
 // announce makes the decision the speaker's desired state.
 func (c *controller) announce(ctx context.Context, now time.Time, d decision) {
-	if d.want == c.announced {
-		c.reason = d.reason
+	before := c.route.announced
+	if !c.route.follow(now, d) {
 		return
 	}
-	c.log.Info("announcement changes", "from", c.announced, "to", d.want, "reason", d.reason)
-	c.announced, c.reason, c.since = d.want, d.reason, now
+	c.log.Info("announcement changes", "from", before, "to", d.want, "reason", d.reason)
 	c.metrics.transitions.WithLabelValues(string(d.want)).Inc()
 	c.set(ctx)
 }
@@ -283,8 +228,8 @@ func (c *controller) set(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, setTimeout)
 	defer cancel()
-	if err := c.speaker.Set(ctx, announcements(c.cfg.BGP, c.announced)); err != nil {
-		c.log.Error("speaker did not take the announcement yet", "announcement", c.announced, "error", err)
+	if err := c.speaker.Set(ctx, announcements(c.cfg.BGP, c.route.announced)); err != nil {
+		c.log.Error("speaker did not take the announcement yet", "announcement", c.route.announced, "error", err)
 	}
 }
 
@@ -292,7 +237,7 @@ func (c *controller) set(ctx context.Context) {
 // been dealt with. Its successor gets the same sockets.
 func (c *controller) cureHang(now time.Time, v health.Verdict) {
 	w := &c.worker
-	if v.State != health.Unhealthy || c.announced == Announced || now.Sub(w.killed) < hangPause {
+	if v.State != health.Unhealthy || c.route.announced == Announced || now.Sub(w.killed) < hangPause {
 		return
 	}
 	check := c.hung(now)
@@ -365,8 +310,8 @@ func (c *controller) lackOfRoom(v *proxy.Vitals) string {
 
 func (c *controller) state(v health.Verdict) state {
 	return state{
-		Verdict: v, Announced: c.announced, Reason: c.reason, Since: c.since,
-		Drain: c.drain, Lease: c.lease.answer, Worker: c.worker,
+		Verdict: v, Announced: c.route.announced, Reason: c.route.reason, Since: c.route.since,
+		Drain: c.route.drain, Lease: c.route.lease.answer, Worker: c.worker,
 	}
 }
 

@@ -30,18 +30,18 @@ func TestDrainGoesInOrderWithALease(t *testing.T) {
 		}
 		n.await(Withdrawn, time.Second)
 		for end := time.Now().Add(pace.Withdraw.Std() - 2*tick); time.Now().Before(end); n.run(tick) {
-			if n.c.drain.closing() {
+			if n.c.route.drain.closing() {
 				t.Fatal("clients asked to go before upstreams could follow")
 			}
 		}
 		n.run(4 * tick)
-		if n.c.drain.stage != DrainClose {
-			t.Errorf("stage %s, want %s", n.c.drain.stage, DrainClose)
+		if n.c.route.drain.stage != DrainClose {
+			t.Errorf("stage %s, want %s", n.c.route.drain.stage, DrainClose)
 		}
 		n.vitals.Connections = 0
 		n.run(time.Second)
-		if n.c.drain.stage != DrainCompleted {
-			t.Errorf("stage %s once clients are gone, want %s", n.c.drain.stage, DrainCompleted)
+		if n.c.route.drain.stage != DrainCompleted {
+			t.Errorf("stage %s once clients are gone, want %s", n.c.route.drain.stage, DrainCompleted)
 		}
 		n.stays(Withdrawn, time.Minute)
 		n.view.drain = false
@@ -61,8 +61,8 @@ func TestDrainThatTheGuardRefusesStaysDepreferred(t *testing.T) {
 		n.await(Depreferred, time.Second)
 		for range 600 {
 			n.run(tick)
-			if n.c.announced != Depreferred || n.c.drain.closing() {
-				t.Fatalf("%s, stage %s", n.c.announced, n.c.drain.stage)
+			if n.c.route.announced != Depreferred || n.c.route.drain.closing() {
+				t.Fatalf("%s, stage %s", n.c.route.announced, n.c.route.drain.stage)
 			}
 		}
 		n.because("iad already out")
@@ -87,7 +87,7 @@ func TestDrainWithoutTheStoreStaysDepreferred(t *testing.T) {
 				away(n)
 				n.stays(Depreferred, time.Minute)
 				n.because("not withdrawn: fleet store out of reach")
-				if n.c.drain.closing() {
+				if n.c.route.drain.closing() {
 					t.Error("clients asked to go while the route is up")
 				}
 			})
@@ -142,8 +142,8 @@ func TestLateAnswerIsAwaited(t *testing.T) {
 		}
 		close(n.store.silent)
 		n.await(Withdrawn, 2*tick)
-		if n.c.lease.answer.permission != granted {
-			t.Errorf("permission %d, want granted", n.c.lease.answer.permission)
+		if n.c.route.lease.answer.permission != granted {
+			t.Errorf("permission %d, want granted", n.c.route.lease.answer.permission)
 		}
 	})
 }
@@ -200,8 +200,8 @@ func TestLeaseOfAnEndedSessionDoesNotCount(t *testing.T) {
 		n.renew("s2")
 		n.store.refusal = tooManyOut
 		n.run(4 * tick)
-		if n.c.announced != Depreferred {
-			t.Errorf("%s (%s), want de-preferred: s2 was refused", n.c.announced, n.c.reason)
+		if n.c.route.announced != Depreferred {
+			t.Errorf("%s (%s), want de-preferred: s2 was refused", n.c.route.announced, n.c.route.reason)
 		}
 	})
 }
@@ -273,11 +273,66 @@ func TestLeaseRecordsTheReason(t *testing.T) {
 func TestScriptedStoreRefusesLikeTheFleet(t *testing.T) {
 	s := &scripted{session: "s1", refusal: tooManyOut}
 	var r *guard.Refusal
-	if err := s.acquire(t.Context(), ""); !errors.As(err, &r) || s.held != "" {
+	if err := s.acquire(t.Context(), plea{}); !errors.As(err, &r) || s.held != "" {
 		t.Errorf("%v, held %q", err, s.held)
 	}
 	s = &scripted{}
-	if err := s.acquire(t.Context(), ""); !errors.Is(err, fleet.ErrSession) {
+	if err := s.acquire(t.Context(), plea{}); !errors.Is(err, fleet.ErrSession) {
 		t.Errorf("%v, want %v", err, fleet.ErrSession)
 	}
+}
+
+// While the store is busy nothing is known to be permitted, and the store is not
+// away either.
+func TestFailureWithABusyStoreIsDepreferred(t *testing.T) {
+	serving(t, func(t *testing.T, n *node) {
+		n.store.err = fleet.ErrBusy
+		n.fails()
+		n.await(Depreferred, 4*time.Second)
+		n.because("fleet store answers too late")
+		n.stays(Depreferred, time.Minute)
+		n.store.err = errStore
+		n.await(Withdrawn, 3*time.Second)
+	})
+}
+
+// A node that knew of a freeze when it lost the store keeps to it.
+func TestFreezeOutlivesTheStore(t *testing.T) {
+	for name, away := range map[string]func(n *node){
+		"not connected": func(n *node) { n.view.connected = false },
+		"fails":         func(n *node) { n.store.err = errStore },
+	} {
+		t.Run(name, func(t *testing.T) {
+			serving(t, func(t *testing.T, n *node) {
+				n.view.frozen = true
+				away(n)
+				n.fails()
+				n.await(Depreferred, 4*time.Second)
+				n.because("the fleet was frozen")
+				n.stays(Depreferred, time.Minute)
+				n.view.frozen = false
+				n.await(Withdrawn, 3*time.Second)
+			})
+		})
+	}
+}
+
+// What the store said last lapses with it, and so does a refusal on display.
+func TestRefusalLapsesWithTheStore(t *testing.T) {
+	serving(t, func(t *testing.T, n *node) {
+		n.store.refusal = tooManyOut
+		n.fails()
+		n.await(Depreferred, 4*time.Second)
+		n.view.connected = false
+		n.await(Withdrawn, 3*tick)
+		n.because("fleet store out of reach")
+		if n.last.Lease.refusal != nil {
+			t.Errorf("still shows %v", n.last.Lease.refusal)
+		}
+		n.store.refusal, n.view.connected = nil, true
+		n.run(2 * leaseRetry)
+		if n.store.held != "s1" || !n.c.route.lease.asked.gone {
+			t.Errorf("held under %q, asked as %+v: the others do not know that it is out", n.store.held, n.c.route.lease.asked)
+		}
+	})
 }

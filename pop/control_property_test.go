@@ -25,7 +25,7 @@ func TestWhateverHappensTheInvariantsHold(t *testing.T) {
 	for seed := range seeds {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNode(t)
-			defer n.c.lease.settle()
+			defer n.c.route.lease.settle()
 			defer func() {
 				if t.Failed() {
 					t.Logf("seed %d", seed)
@@ -35,7 +35,7 @@ func TestWhateverHappensTheInvariantsHold(t *testing.T) {
 			for range 60 {
 				n.trouble(rng)
 				n.run(time.Duration(rng.IntN(4000)) * time.Millisecond)
-				reached[n.c.announced]++
+				reached[n.c.route.announced]++
 			}
 			n.heal(rng)
 			n.run(2 * time.Second) // what began before may still show

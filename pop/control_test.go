@@ -232,8 +232,8 @@ func TestLackOfRoomOnlyDeprefersUntilBelowTheWarnMark(t *testing.T) {
 		} {
 			n.use(m.resource, m.used)
 			n.run(time.Second)
-			if n.c.announced != m.want {
-				t.Errorf("%s at %.0f%%: %s (%s), want %s", m.resource, m.used, n.c.announced, n.c.reason, m.want)
+			if n.c.route.announced != m.want {
+				t.Errorf("%s at %.0f%%: %s (%s), want %s", m.resource, m.used, n.c.route.announced, n.c.route.reason, m.want)
 			}
 		}
 		if n.store.acquires != 0 {
@@ -261,8 +261,8 @@ func TestAddedAddressIsUnknownUntilProbed(t *testing.T) {
 		more := parse(t, testConfig, "routes:", "  - {name: new, address: \"127.0.0.1:8082\", clear: true}\nroutes:")
 		n.c.configure(time.Now(), more)
 		n.decide()
-		if n.last.Verdict.State != health.Unknown || n.c.announced != Announced {
-			t.Errorf("%s, %s", n.last.Verdict.State, n.c.announced)
+		if n.last.Verdict.State != health.Unknown || n.c.route.announced != Announced {
+			t.Errorf("%s, %s", n.last.Verdict.State, n.c.route.announced)
 		}
 		n.broken["new"] = true
 		n.await(Withdrawn, 3*time.Second)

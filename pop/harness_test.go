@@ -107,7 +107,7 @@ func newNode(t testing.TB, replace ...string) *node {
 		}
 	}
 	c := newController(cfg, quiet, newMetrics(nil), time.Now())
-	c.speaker, c.kill, c.lease, c.changed = n, n.kill, newLease(n.store), n.changed
+	c.speaker, c.kill, c.route.lease, c.changed = n, n.kill, newLease(n.store), n.changed
 	c.fleet = func(time.Time) fleetView { return n.view }
 	n.c, n.last = c, c.state(c.judge.Verdict(time.Now()))
 	return n
@@ -118,18 +118,18 @@ func simulate(t *testing.T, f func(t *testing.T, n *node), replace ...string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t, replace...)
-		defer n.c.lease.settle()
+		defer n.c.route.lease.settle()
 		f(t, n)
 	})
 }
 
 // Set implements [announcer].
 func (n *node) Set(_ context.Context, routes []bgp.Announcement) error {
-	if want := announcements(n.c.cfg.BGP, n.c.announced); !reflect.DeepEqual(routes, want) {
-		n.t.Errorf("speaker was set to %v while %s, want %v", routes, n.c.announced, want)
+	if want := announcements(n.c.cfg.BGP, n.c.route.announced); !reflect.DeepEqual(routes, want) {
+		n.t.Errorf("speaker was set to %v while %s, want %v", routes, n.c.route.announced, want)
 	}
-	n.sets, n.told = append(n.sets, routes), n.c.announced
-	n.story = append(n.story, string(n.c.announced))
+	n.sets, n.told = append(n.sets, routes), n.c.route.announced
+	n.story = append(n.story, string(n.c.route.announced))
 	return nil
 }
 
@@ -218,8 +218,8 @@ func (n *node) decide() {
 		n.c.step(n.t.Context(), time.Now())
 		synctest.Wait()
 		select {
-		case a := <-n.c.lease.answers:
-			n.c.lease.take(a)
+		case a := <-n.c.route.lease.answers:
+			n.c.route.lease.take(a)
 		default:
 			return
 		}
@@ -241,9 +241,9 @@ func (n *node) probe(now time.Time) {
 // await runs until the announcement is a, for so long at most.
 func (n *node) await(a Announcement, limit time.Duration) {
 	n.t.Helper()
-	for end := time.Now().Add(limit); n.c.announced != a; {
+	for end := time.Now().Add(limit); n.c.route.announced != a; {
 		if !time.Now().Before(end) {
-			n.t.Fatalf("still %s (%s) after %s, want %s", n.c.announced, n.c.reason, limit, a)
+			n.t.Fatalf("still %s (%s) after %s, want %s", n.c.route.announced, n.c.route.reason, limit, a)
 		}
 		n.run(tick)
 	}
@@ -253,8 +253,8 @@ func (n *node) await(a Announcement, limit time.Duration) {
 func (n *node) stays(a Announcement, d time.Duration) {
 	n.t.Helper()
 	for end := time.Now().Add(d); time.Now().Before(end); n.run(tick) {
-		if n.c.announced != a {
-			n.t.Fatalf("became %s (%s), want %s all along", n.c.announced, n.c.reason, a)
+		if n.c.route.announced != a {
+			n.t.Fatalf("became %s (%s), want %s all along", n.c.route.announced, n.c.route.reason, a)
 		}
 	}
 }
@@ -263,8 +263,8 @@ func (n *node) stays(a Announcement, d time.Duration) {
 // words.
 func (n *node) because(words string) {
 	n.t.Helper()
-	if !strings.Contains(n.why, words) && !strings.Contains(n.c.reason, words) {
-		n.t.Errorf("%s because %q, now %q, want it to say %q", n.c.announced, n.why, n.c.reason, words)
+	if !strings.Contains(n.why, words) && !strings.Contains(n.c.route.reason, words) {
+		n.t.Errorf("%s because %q, now %q, want it to say %q", n.c.route.announced, n.why, n.c.route.reason, words)
 	}
 }
 
@@ -346,10 +346,10 @@ func (s *scripted) call(ctx context.Context, what string, effect func() error) (
 	return err
 }
 
-func (s *scripted) acquire(ctx context.Context, reason string) error {
+func (s *scripted) acquire(ctx context.Context, p plea) error {
 	s.mu.Lock()
 	s.acquires++
-	s.reasons = append(s.reasons, reason)
+	s.reasons = append(s.reasons, p.reason)
 	asked := s.session
 	s.mu.Unlock()
 	return s.call(ctx, "acquire", func() error {
@@ -361,6 +361,16 @@ func (s *scripted) acquire(ctx context.Context, reason string) error {
 			return fmt.Errorf("lease: refused: %w", s.refusal)
 		}
 		s.held = asked
+		return nil
+	})
+}
+
+func (s *scripted) update(ctx context.Context, p plea) error {
+	return s.call(ctx, "update", func() error {
+		if s.held == "" || s.held != s.session {
+			return fleet.ErrConflict
+		}
+		s.reasons = append(s.reasons, p.reason)
 		return nil
 	})
 }

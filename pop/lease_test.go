@@ -1,9 +1,12 @@
 package pop
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"anyedge/internal/fleet"
 )
 
 // follow asks or gives back at a steady pace for so long, as a controller does.
@@ -12,9 +15,9 @@ func followLease(t *testing.T, l *lease, d time.Duration, ask bool) permission {
 	p := wait
 	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(tick) {
 		if ask {
-			p = l.ask(t.Context(), time.Now(), "test")
+			p = l.ask(t.Context(), time.Now(), plea{reason: "test"})
 		} else {
-			l.giveBack(t.Context(), time.Now())
+			l.giveBack(t.Context(), time.Now(), false)
 		}
 		synctest.Wait()
 		select {
@@ -34,17 +37,18 @@ func TestLeaseAnswers(t *testing.T) {
 		"granted": {&scripted{}, granted},
 		"refused": {&scripted{refusal: tooManyOut}, refused},
 		"away":    {&scripted{err: errStore}, unknown},
+		"busy":    {&scripted{err: fleet.ErrBusy}, busy},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tc.store.session = "s1"
 				l := newLease(tc.store)
-				l.under("s1")
-				if p := l.ask(t.Context(), time.Now(), "test"); p != wait {
+				l.under("s1", true)
+				if p := l.ask(t.Context(), time.Now(), plea{reason: "test"}); p != wait {
 					t.Errorf("at first %d, want to wait", p)
 				}
 				l.take(<-l.answers)
-				if p := l.ask(t.Context(), time.Now(), "test"); p != tc.want {
+				if p := l.ask(t.Context(), time.Now(), plea{reason: "test"}); p != tc.want {
 					t.Errorf("answer %d, want %d", p, tc.want)
 				}
 				if tc.store.acquires != 1 {
@@ -66,7 +70,7 @@ func TestPersistedButFailedAcquireIsGivenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &scripted{session: "s1", losing: true}
 		l := newLease(store)
-		l.under("s1")
+		l.under("s1", true)
 		if p := followLease(t, l, leaseRetry/2, true); p != unknown || store.held != "s1" {
 			t.Fatalf("answer %d, held under %q", p, store.held)
 		}
@@ -110,12 +114,12 @@ func TestOneCallAtATime(t *testing.T) {
 			}
 		}
 		l := newLease(store)
-		l.under("s1")
+		l.under("s1", true)
 		for i := range 200 {
-			followLease(t, l, tick, i%3 != 0)
+			followLease(t, l, tick, i%40 < 25)
 			if i%17 == 0 {
-				l.under("s2")
-				l.under("s1")
+				l.under("s2", true)
+				l.under("s1", true)
 			}
 		}
 		if store.acquires == 0 || store.releases == 0 {
@@ -130,11 +134,11 @@ func TestSettleJoinsTheCall(t *testing.T) {
 		store := &scripted{session: "s1", silent: make(chan struct{})}
 		l := newLease(store)
 		l.settle() // nothing to wait for
-		l.under("s1")
-		l.ask(t.Context(), time.Now(), "test")
+		l.under("s1", true)
+		l.ask(t.Context(), time.Now(), plea{reason: "test"})
 		began := time.Now()
 		l.settle() // or the bubble would end with a goroutine left behind
-		if took := time.Since(began); took != leaseTimeout || store.busy != 0 || l.calling {
+		if took := time.Since(began); took != leaseCall || store.busy != 0 || l.calling {
 			t.Errorf("settled after %s with %d calls under way", took, store.busy)
 		}
 	})
@@ -152,6 +156,76 @@ func TestNoSessionNoCall(t *testing.T) {
 		}
 		if store.acquires != 0 {
 			t.Errorf("asked %d times", store.acquires)
+		}
+	})
+}
+
+// The answer to a question whose reason has ended is none to the next one.
+func TestAnswerToAnotherWishDoesNotCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &scripted{session: "s1", silent: make(chan struct{})}
+		l := newLease(store)
+		l.under("s1", true)
+		l.ask(t.Context(), time.Now(), plea{reason: "gone", gone: true})
+		synctest.Wait()
+		l.giveBack(t.Context(), time.Now(), false)
+		close(store.silent)
+		store.silent = nil
+		synctest.Wait()
+		store.refusal = tooManyOut
+		if p := l.ask(t.Context(), time.Now(), plea{reason: "drain"}); p != wait {
+			t.Errorf("answer %d, want to wait for one to this wish", p)
+		}
+		synctest.Wait()
+		if p := l.ask(t.Context(), time.Now(), plea{reason: "drain"}); p != refused {
+			t.Errorf("answer %d, want refused", p)
+		}
+	})
+}
+
+// A lease that is held is brought up to date when its reason changes, and stays
+// held whatever becomes of that; one that is not on record any more is asked for.
+func TestHeldLeaseGetsItsNewReason(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &scripted{session: "s1"}
+		l := newLease(store)
+		l.under("s1", true)
+		ask := func(reason string) permission {
+			p := wait
+			for range 25 {
+				p = l.ask(t.Context(), time.Now(), plea{reason: reason})
+				time.Sleep(tick)
+				synctest.Wait()
+			}
+			return p
+		}
+		if p := ask("drain"); p != granted {
+			t.Fatalf("answer %d", p)
+		}
+		if p := ask("not ready"); p != granted || !slices.Equal(store.reasons, []string{"drain", "not ready"}) || store.acquires != 1 {
+			t.Errorf("answer %d, reasons %q, asked %d times", p, store.reasons, store.acquires)
+		}
+		store.err = errStore
+		if p := ask("crashed"); p != granted {
+			t.Errorf("answer %d of a store that is away, want the lease to stay", p)
+		}
+		store.err, store.held = nil, ""
+		if p := ask("crashed again"); p != granted || store.held != "s1" || store.acquires != 2 {
+			t.Errorf("answer %d, held under %q, asked %d times", p, store.held, store.acquires)
+		}
+		l.settle()
+	})
+}
+
+func TestNodeOnRecordGivesBackWhatItForgot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &scripted{session: "s1", held: "s1"}
+		l := newLease(store)
+		time.Sleep(leaseRetry)
+		l.giveBack(t.Context(), time.Now(), true)
+		l.settle()
+		if store.held != "" || store.releases != 1 {
+			t.Errorf("held under %q after %d releases", store.held, store.releases)
 		}
 	})
 }

@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
 	"anyedge/configs"
 	"anyedge/internal/fleet"
 	"anyedge/pop/guard"
-	"anyedge/pop/headroom"
 )
 
 const (
@@ -30,8 +30,6 @@ type member struct {
 	fleet   *fleet.Fleet
 	store   fleet.Store
 	node    configs.Node
-	policy  guard.Policy
-	ttl     time.Duration // age at which a report no longer counts
 	every   time.Duration // pace of reports
 	log     *slog.Logger
 	metrics *metrics
@@ -39,7 +37,7 @@ type member struct {
 	wake chan struct{} // capacity 1: the report changed in substance
 
 	mu      sync.Mutex
-	tracker guard.Tracker
+	census  census
 	report  fleet.Report
 	session fleet.Session // empty while there is none
 
@@ -53,12 +51,9 @@ func newMember(f *fleet.Fleet, store fleet.Store, cfg *configs.Pop, log *slog.Lo
 	n := cfg.Node
 	return &member{
 		fleet: f, store: store, node: n, log: log, metrics: m,
-		policy: guard.Policy{
-			MinPops: *cfg.Guard.MinPops, MaxOut: cfg.Guard.MaxOut,
-			Share: cfg.Guard.Share.Fraction(), Window: cfg.Guard.Window.Std(),
-		},
-		ttl: cfg.Fleet.ReportTTL.Std(), every: cfg.Fleet.ReportInterval.Std(),
-		wake: make(chan struct{}, 1),
+		every:  cfg.Fleet.ReportInterval.Std(),
+		wake:   make(chan struct{}, 1),
+		census: newCensus(cfg),
 		report: fleet.Report{
 			Node: n.Name, Pop: n.Pop, Region: n.Region, Latitude: n.Latitude, Longitude: n.Longitude,
 			State: fleet.StateUnknown, Announcement: fleet.Withdrawn, Reason: "starting",
@@ -94,7 +89,7 @@ func (m *member) Run(ctx context.Context) error {
 	ticker := time.NewTicker(m.every)
 	defer ticker.Stop()
 	for {
-		err := m.publish(ctx)
+		err := errors.Join(m.publish(ctx), m.thaw(ctx))
 		if ctx.Err() == nil && (err != nil) != m.wasFailed {
 			if m.wasFailed = err != nil; m.wasFailed {
 				m.log.Warn("report not published, retrying", "error", err)
@@ -201,45 +196,79 @@ func (m *member) lost(s fleet.Session) {
 }
 
 // look returns what the controller needs to know, and keeps track of who is
-// healthy. While the store is out of reach nobody's health is known.
+// healthy.
 func (m *member) look(now time.Time) fleetView {
 	view := m.fleet.View()
-	if view.Connected {
-		m.mu.Lock()
-		m.tracker.Observe(now, healthyPops(view, now, m.ttl))
-		m.mu.Unlock()
+	m.mu.Lock()
+	m.census.observe(now, view)
+	m.mu.Unlock()
+	v := fleetView{
+		connected: view.Connected,
+		frozen:    view.Leases.Freeze != nil,
+		session:   m.currentSession(),
 	}
-	_, drained := view.Drained(m.node.Name, m.node.Pop, m.node.Region, now)
-	return fleetView{connected: view.Connected, drain: drained, session: m.currentSession()}
+	_, v.drain = view.Drained(m.node.Name, m.node.Pop, m.node.Region, now)
+	for _, list := range [][]fleet.Lease{view.Leases.Holders, view.Leases.Waiting} {
+		v.listed = v.listed || slices.ContainsFunc(list, func(l fleet.Lease) bool { return l.Node == m.node.Name })
+	}
+	return v
 }
 
-// healthyPops says of every PoP that is heard of whether a node of it can
-// serve, or is out on purpose.
-func healthyPops(view *fleet.View, now time.Time, ttl time.Duration) map[string]bool {
-	pops := make(map[string]bool)
-	for _, r := range view.Reports {
-		fresh := view.Fresh(r, now, ttl)
-		pops[r.Pop] = pops[r.Pop] || fresh && (r.State != fleet.StateUnhealthy || r.Draining)
+// thaw ends a freeze whose cause is gone. Every node tries, so that it does not
+// wait for one that wants to withdraw; the first one does it.
+func (m *member) thaw(ctx context.Context) error {
+	view := m.fleet.View()
+	m.mu.Lock()
+	thawed := m.census.thawed(time.Now(), view)
+	m.mu.Unlock()
+	if !thawed {
+		return nil
 	}
-	return pops
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	return m.fleet.Thaw(ctx, *view.Leases.Freeze)
 }
 
 // acquire implements [leaser].
-func (m *member) acquire(ctx context.Context, reason string) error {
-	session := m.currentSession()
+func (m *member) acquire(ctx context.Context, p plea) error {
+	return m.underSession(p, func(session fleet.Session, l fleet.Lease) error {
+		load := usage(l.Usage)
+		err := m.fleet.AcquireLease(ctx, session, l, func(view *fleet.View, others fleet.Leases) fleet.Ruling {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			return m.census.rule(time.Now(), view, others, p, load)
+		})
+		var refusal *guard.Refusal
+		if errors.As(err, &refusal) {
+			m.metrics.refusals.WithLabelValues(string(refusal.Cause)).Inc()
+		}
+		return err
+	})
+}
+
+// update implements [leaser].
+func (m *member) update(ctx context.Context, p plea) error {
+	return m.underSession(p, func(session fleet.Session, l fleet.Lease) error {
+		return m.fleet.UpdateLease(ctx, session, l)
+	})
+}
+
+// underSession calls f with the session, if there is one, and the lease that a
+// plea asks for.
+func (m *member) underSession(p plea, f func(fleet.Session, fleet.Lease) error) error {
+	m.mu.Lock()
+	session := m.session
+	l := fleet.Lease{
+		Node: m.node.Name, Pop: m.node.Pop, Reason: truncate(p.reason, 512), At: time.Now(),
+		Planned: p.planned, Gone: p.gone, Usage: m.report.Usage,
+	}
+	m.mu.Unlock()
 	if session == "" {
 		return fleet.ErrSession
 	}
-	l := fleet.Lease{Node: m.node.Name, Pop: m.node.Pop, Reason: reason, At: time.Now()}
-	err := m.fleet.AcquireLease(ctx, session, l, func(view *fleet.View, others fleet.Leases) error {
-		return guard.Decide(m.policy, m.request(time.Now(), view, others))
-	})
+	err := f(session, l)
 	if errors.Is(err, fleet.ErrSession) {
 		m.lost(session)
-	}
-	var refusal *guard.Refusal
-	if errors.As(err, &refusal) {
-		m.metrics.refusals.WithLabelValues(string(refusal.Cause)).Inc()
 	}
 	return err
 }
@@ -247,34 +276,4 @@ func (m *member) acquire(ctx context.Context, reason string) error {
 // release implements [leaser].
 func (m *member) release(ctx context.Context) error {
 	return m.fleet.ReleaseLease(ctx, m.node.Name)
-}
-
-// request puts the fleet, as the view shows it, into the guard's terms.
-func (m *member) request(now time.Time, view *fleet.View, others fleet.Leases) guard.Request {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	req := guard.Request{Node: m.node.Name, Pop: m.node.Pop, Usage: usage(m.report.Usage)}
-	for _, r := range view.Reports {
-		if !view.Fresh(r, now, m.ttl) {
-			continue
-		}
-		req.Nodes = append(req.Nodes, guard.Node{
-			Name: r.Node, Pop: r.Pop,
-			Serving: r.State == fleet.StateHealthy && r.Announcement == fleet.Announced && !r.Draining,
-			Usage:   usage(r.Usage),
-		})
-	}
-	for _, l := range others.Holders {
-		req.Out = append(req.Out, l.Pop)
-	}
-	req.Sick, req.Known = m.tracker.Sick(now, m.policy.Window)
-	return req
-}
-
-func usage(in []fleet.Usage) []headroom.Usage {
-	out := make([]headroom.Usage, len(in))
-	for i, u := range in {
-		out[i] = headroom.Usage(u)
-	}
-	return out
 }

@@ -87,7 +87,7 @@ func (p *peer) announce(state health.State, a Announcement) {
 func serves(nodes ...string) func(*fleet.View) bool {
 	return func(v *fleet.View) bool {
 		for _, n := range nodes {
-			if r, ok := v.Report(n); !ok || r.State != fleet.StateHealthy || r.Announcement != fleet.Announced {
+			if r, ok := v.Report(n); !ok || r.State != fleet.StateHealthy || r.Announcement != fleet.Announced || !r.At.After(v.ConnectedSince) {
 				return false
 			}
 		}
@@ -149,7 +149,7 @@ func TestAcquireUnderAnEndedSessionSaysSo(t *testing.T) {
 	fra.announce(health.Healthy, Announced)
 	fra.sees(t, "itself", serves("fra-1"))
 	fra.leave() // nobody renews any more
-	if err := fra.acquire(t.Context(), "test"); !errors.Is(err, fleet.ErrSession) {
+	if err := fra.acquire(t.Context(), plea{reason: "test"}); !errors.Is(err, fleet.ErrSession) {
 		t.Errorf("%v, want %v", err, fleet.ErrSession)
 	}
 	if s := fra.currentSession(); s != "" {
@@ -160,7 +160,7 @@ func TestAcquireUnderAnEndedSessionSaysSo(t *testing.T) {
 	default:
 		t.Error("nobody was woken to get another")
 	}
-	if err := fra.acquire(t.Context(), "test"); !errors.Is(err, fleet.ErrSession) {
+	if err := fra.acquire(t.Context(), plea{reason: "test"}); !errors.Is(err, fleet.ErrSession) {
 		t.Errorf("without a session: %v, want %v", err, fleet.ErrSession)
 	}
 }
@@ -175,17 +175,17 @@ func TestGuardCountsWhatTheViewShows(t *testing.T) {
 	for _, p := range all {
 		p.sees(t, "all serve", serves("fra-1", "iad-1", "sin-1"))
 	}
-	if err := fra.acquire(t.Context(), "first"); err != nil {
+	if err := fra.acquire(t.Context(), plea{reason: "first"}); err != nil {
 		t.Fatal(err)
 	}
 	var r *guard.Refusal
-	if err := iad.acquire(t.Context(), "second"); !errors.As(err, &r) || r.Cause != guard.TooManyOut {
+	if err := iad.acquire(t.Context(), plea{reason: "second"}); !errors.As(err, &r) || r.Cause != guard.TooManyOut {
 		t.Errorf("%v, want %s", err, guard.TooManyOut)
 	}
 	if err := fra.release(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := iad.acquire(t.Context(), "after the first"); err != nil {
+	if err := iad.acquire(t.Context(), plea{reason: "after the first"}); err != nil {
 		t.Error(err)
 	}
 
@@ -194,7 +194,7 @@ func TestGuardCountsWhatTheViewShows(t *testing.T) {
 	sin.announce(health.Healthy, Withdrawn)
 	iad.release(t.Context())
 	iad.sees(t, "nobody else serve", func(v *fleet.View) bool { return !serves("fra-1")(v) && !serves("sin-1")(v) })
-	if err := iad.acquire(t.Context(), "last"); !errors.As(err, &r) || r.Cause != guard.TooFewLeft {
+	if err := iad.acquire(t.Context(), plea{reason: "last"}); !errors.As(err, &r) || r.Cause != guard.TooFewLeft {
 		t.Errorf("%v, want %s", err, guard.TooFewLeft)
 	}
 }
@@ -211,8 +211,13 @@ func TestRequestLeavesOutStaleReports(t *testing.T) {
 		seen("d", "pd", fleet.StateHealthy, fleet.Depreferred, false, time.Second),
 		seen("e", "pe", fleet.StateUnknown, fleet.Announced, false, time.Second),
 	}}
-	m := newMember(nil, nil, parse(t, testConfig), quiet, newMetrics(nil))
-	req := m.request(now, view, fleet.Leases{Holders: []fleet.Lease{{Node: "x", Pop: "px"}}})
+	late := *view // the store was reached when the first of them was read already
+	late.ConnectedSince = view.Reports[0].At
+	c := newCensus(parse(t, testConfig))
+	req := c.request(now, view, fleet.Leases{
+		Holders: []fleet.Lease{{Node: "x", Pop: "px", At: now}},
+		Waiting: []fleet.Lease{{Node: "y", Pop: "py", At: now.Add(-time.Hour)}},
+	}, plea{since: now})
 	serving := make(map[string]bool)
 	for _, n := range req.Nodes {
 		serving[n.Name] = n.Serving
@@ -220,10 +225,14 @@ func TestRequestLeavesOutStaleReports(t *testing.T) {
 	if len(serving) != 4 || !serving["a"] || serving["c"] || serving["d"] || serving["e"] {
 		t.Errorf("nodes %v, want a, c, d and e, of which a serves", serving)
 	}
-	if req.Node != "fra-1" || req.Pop != "fra" || len(req.Out) != 1 || req.Out[0] != "px" {
+	if req.Node != "fra-1" || req.Pop != "fra" || len(req.Leases) != 2 ||
+		!req.Leases[0].Out || !req.Leases[0].Recent || req.Leases[1].Out || req.Leases[1].Recent {
 		t.Errorf("request %+v", req)
 	}
-	pops := healthyPops(view, now, m.ttl)
+	if n := c.nodes(now, &late); len(n) != 0 {
+		t.Errorf("%+v count, though nobody knows how old they are", n)
+	}
+	pops := healthyPops(view, now, c.ttl)
 	if len(pops) != 5 || !pops["pa"] || pops["pb"] || !pops["pc"] || !pops["pe"] {
 		t.Errorf("healthy PoPs %v, want all but the silent one", pops)
 	}

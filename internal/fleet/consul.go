@@ -57,8 +57,8 @@ type ConsulConfig struct {
 
 // Consul is a [Store] in Consul's key-value store.
 //
-// Get asks the leader and has it confirm that it still leads. List and Watch
-// use Consul's default consistency, which can be behind only while an old
+// Get and List ask the leader and have it confirm that it still leads. Watch
+// uses Consul's default consistency, which can be behind only while an old
 // leader has not noticed that it was replaced. Sessions carry no health checks:
 // the death of a Consul agent ends nothing by itself, only a missing renewal.
 //
@@ -123,7 +123,7 @@ func (c *Consul) Get(ctx context.Context, key string) (Entry, error) {
 
 // List implements [Store].
 func (c *Consul) List(ctx context.Context, prefix string) ([]Entry, uint64, error) {
-	return c.list(prefix, (&api.QueryOptions{}).WithContext(ctx))
+	return c.list(prefix, (&api.QueryOptions{RequireConsistent: true}).WithContext(ctx))
 }
 
 // ListStale is List from whichever server is asked, with or without a leader:

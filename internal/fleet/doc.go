@@ -21,8 +21,8 @@
 //
 //	reports/NODE              Report, bound to the node's session
 //	state/drains/SCOPE/NAME   Drain
-//	state/leases              the document of withdraw leases
-//	state/holders/NODE        proof that NODE's lease is alive, bound to its session
+//	state/leases              the document of withdraw leases, wishes for one, and a freeze
+//	state/holders/NODE        proof that NODE's lease, or wish, is alive, bound to its session
 //	state/ring                ticket keys, sealed
 //	state/inventory/POOL      {"backends":[{"address":"10.1.0.4:8080","weight":2,"zone":"a"}]}
 //

@@ -41,6 +41,10 @@ type Config struct {
 	// ValidRing says what is wrong with a ring in clear; nil accepts all. Its
 	// error must not repeat what is secret.
 	ValidRing func(ring []byte) error
+	// Pause waits between two tries of a write for about as long as it is told,
+	// or until ctx is done, and returns ctx's error then. Default: by the
+	// clock, jittered. A simulation on virtual time has its own.
+	Pause func(ctx context.Context, d time.Duration) error
 	// Log gets transitions and rejected values. Default: none is written.
 	Log *slog.Logger
 	// Metrics registers the package's metrics; nil leaves them unregistered.
@@ -57,6 +61,7 @@ type Fleet struct {
 	store     Store
 	sealer    *Sealer
 	validRing func([]byte) error
+	pause     func(context.Context, time.Duration) error
 	log       *slog.Logger
 	metrics   *metrics
 	sequence  atomic.Uint64
@@ -75,11 +80,15 @@ func New(cfg Config) (*Fleet, error) {
 		store:     cfg.Store,
 		sealer:    cfg.Sealer,
 		validRing: cfg.ValidRing,
+		pause:     cfg.Pause,
 		log:       cfg.Log,
 		metrics:   newMetrics(cfg.Metrics),
 	}
 	if f.validRing == nil {
 		f.validRing = func([]byte) error { return nil }
+	}
+	if f.pause == nil {
+		f.pause = func(ctx context.Context, d time.Duration) error { return sleep(ctx, jitter(d)) }
 	}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
@@ -264,7 +273,7 @@ func (f *Fleet) retry(ctx context.Context, try func() (done bool, err error)) er
 			return err
 		}
 		f.metrics.retries.Inc()
-		if sleep(ctx, jitter(pause)) != nil {
+		if f.pause(ctx, pause) != nil {
 			return err
 		}
 		pause *= 2

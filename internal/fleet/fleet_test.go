@@ -29,7 +29,7 @@ func lease(node string) fleet.Lease {
 	return fleet.Lease{Node: node, Pop: pop, Reason: "test"}
 }
 
-func always(*fleet.View, fleet.Leases) error { return nil }
+func always(*fleet.View, fleet.Leases) fleet.Ruling { return fleet.Ruling{} }
 
 func newFleet(t testing.TB, store fleet.Store) *fleet.Fleet {
 	t.Helper()

@@ -296,8 +296,13 @@ func (k *keeper) decode(e Entry, before kept, now time.Time) kept {
 	return kept{entry: e, good: good, at: now}
 }
 
-// holderProof is the value of a holder key; what it proves is in the entry.
-type holderProof struct{}
+// holderProof is the value of a holder key. What it proves is in the entry; this
+// is for operators.
+type holderProof struct {
+	Node    string  `json:"node"`
+	Pop     string  `json:"pop"`
+	Session Session `json:"session"`
+}
 
 // ringAt is a ring and its index.
 type ringAt struct {
@@ -370,9 +375,15 @@ func statePart(v *View, list []kept) {
 			holders[strings.TrimPrefix(item.entry.Key, prefixHolders)] = item.entry
 		}
 	}
+	v.Leases.Freeze = document.Freeze
 	for _, l := range document.Holders {
 		if l.heldBy(holders[l.Node]) {
 			v.Leases.Holders = append(v.Leases.Holders, l)
+		}
+	}
+	for _, l := range document.Waiting {
+		if l.heldBy(holders[l.Node]) {
+			v.Leases.Waiting = append(v.Leases.Waiting, l)
 		}
 	}
 	slices.SortFunc(v.Drains, compareDrains)

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,48 +16,86 @@ import (
 // without anybody's help. The holder key is written first: a lease in the
 // document whose holder key is missing is dead, and whoever comes next leaves
 // it out. A holder key without a lease in the document means nothing.
+//
+// A request that is refused is written too: the node goes on announcing, but
+// whoever asks next knows that it wants to go, long before a report says so.
+
+// maxWaiting bounds the wishes on record, and with them the document's size. Past
+// it a refusal is an answer all the same.
+const maxWaiting = 200
 
 // giveBackTimeout bounds the clearing up after a failed acquisition.
 const giveBackTimeout = time.Second
 
-// AcquireLease gets a lease for l.Node, or finds that the node holds one under
-// this session already. Session of l is filled in here.
+// Ruling is the answer to a request for a lease.
+type Ruling struct {
+	Refused error // nil grants the lease
+	// Freeze is what the document says of a freeze from now on.
+	Freeze *Freeze
+}
+
+// AcquireLease gets a lease for l.Node. Session of l is filled in here, and At is
+// that of the first of several requests in a row.
 //
-// decide is asked with the View and the leases of all other nodes that are
-// alive at this moment; its error refuses the lease and is returned, wrapped.
-// It may be called several times, and its last answer counts: nil means that no
-// other lease was given between the reading it saw and the writing.
+// decide is asked with the View and with the document, without the entries of
+// l.Node and of nodes that are gone. Its refusal is recorded, and returned
+// wrapped. It may be called several times, and its last answer counts: nobody
+// else has been given a lease, or refused one, between the reading it saw and
+// the writing.
 //
-// A node acquires and releases one lease at a time.
+// A node acquires, updates and releases one lease at a time.
 //
 // AcquireLease returns nil only if the lease was held a moment ago, and it ends
-// with the session. With an error, a lease that this call may have written
-// has been given back, or, when the store could not be reached, goes on
-// counting against others until the session ends or ReleaseLease is called.
-func (f *Fleet) AcquireLease(ctx context.Context, s Session, l Lease, decide func(*View, Leases) error) error {
+// with the session. The error is [ErrSession] if that has ended, and [ErrBusy]
+// if the store answers, but not in time, or other nodes that ask were always
+// faster. With any other error but a refusal, a lease that this call may have
+// written has been given back, or, when the store could not be
+// reached, goes on counting against others until the session ends or
+// ReleaseLease is called.
+func (f *Fleet) AcquireLease(ctx context.Context, s Session, l Lease, decide func(*View, Leases) Ruling) error {
 	if err := l.validate(); err != nil {
 		return fmt.Errorf("lease: %w", err)
 	}
-	held := false
-	err := f.retry(ctx, func() (bool, error) {
-		var err error
-		held, err = f.holds(ctx, l.Node, s)
-		return err == nil || errors.Is(err, errDamaged), err
-	})
-	if held || err != nil {
-		return wrapLease(err)
-	}
-
 	l.Session = s
-	proof, err := encode(l) // for operators; what counts is the session
+	proof, err := encode(holderProof{l.Node, l.Pop, s})
 	if err == nil {
 		err = f.bind(ctx, prefixHolders+l.Node, proof, s)
 	}
+	a := acquisition{fleet: f, lease: l, decide: decide, answered: err == nil}
 	if err == nil {
-		err = f.retry(ctx, func() (bool, error) { return f.tryLease(ctx, l, decide) })
+		err = f.retry(ctx, func() (bool, error) { return a.try(ctx) })
 	}
-	if err != nil {
+	switch {
+	case err == nil && a.refused == nil:
+	case errors.Is(err, ErrSession):
 		f.giveBack(ctx, l)
+	case a.refused != nil: // also when others were faster to write, and it is not on record
+		err = fmt.Errorf("refused: %w", a.refused)
+	case a.answered && (errors.Is(err, ErrConflict) || errors.Is(err, context.DeadlineExceeded)):
+		err = ErrBusy // whatever was written is decided anew when the caller asks again
+	default:
+		f.giveBack(ctx, l)
+	}
+	return wrapLease(err)
+}
+
+// UpdateLease brings the record of a lease up to date that the node holds under
+// s. The error is [ErrConflict] if it is not on record.
+func (f *Fleet) UpdateLease(ctx context.Context, s Session, l Lease) error {
+	if err := l.validate(); err != nil {
+		return fmt.Errorf("lease: %w", err)
+	}
+	l.Session = s
+	found := false
+	err := f.updateLeases(ctx, func(doc *Leases) {
+		i := indexOf(doc.Holders, l)
+		if found = i >= 0; found {
+			l.At = doc.Holders[i].At
+			doc.Holders[i] = l
+		}
+	})
+	if err == nil && !found {
+		err = ErrConflict
 	}
 	return wrapLease(err)
 }
@@ -68,51 +107,74 @@ func wrapLease(err error) error {
 	return fmt.Errorf("lease: %w", err)
 }
 
-// holds reports whether node has a lease that is alive under s.
-func (f *Fleet) holds(ctx context.Context, node string, s Session) (bool, error) {
-	leases, _, err := f.readLeases(ctx)
-	if err != nil {
-		return false, err
-	}
-	for _, l := range leases.Holders {
-		if l.Node == node && l.Session == s {
-			return f.alive(ctx, l)
-		}
-	}
-	return false, nil
+// acquisition is one call of AcquireLease.
+type acquisition struct {
+	fleet    *Fleet
+	lease    Lease
+	decide   func(*View, Leases) Ruling
+	answered bool  // the store has answered a question of this call
+	refused  error // by the last decision
 }
 
-// tryLease is one round of reading, deciding and writing. After a round whose
-// writing got no answer, the next one writes the same again: if it was written,
-// that changes nothing.
-func (f *Fleet) tryLease(ctx context.Context, l Lease, decide func(*View, Leases) error) (done bool, err error) {
-	leases, index, err := f.readLeases(ctx)
+// try is one round of reading, deciding and writing. After a round whose
+// writing got no answer, the next one decides anew: what was written then is
+// this node's own entry, and does not count.
+func (a *acquisition) try(ctx context.Context) (done bool, err error) {
+	f, mine := a.fleet, a.lease
+	a.refused = nil
+	document, index, err := f.readLeases(ctx)
 	if err != nil {
 		return errors.Is(err, errDamaged), err
 	}
-	others, err := f.othersAlive(ctx, leases, l.Node)
+	next, err := f.others(ctx, document, mine.Node)
 	if err != nil {
 		return false, err
 	}
-	if err := decide(f.View(), Leases{Holders: slices.Clone(others)}); err != nil {
-		return true, fmt.Errorf("refused: %w", err)
+	ruling := a.decide(f.View(), next.clone())
+	a.refused, next.Freeze = ruling.Refused, ruling.Freeze
+	if i := indexOf(document.Waiting, mine); i >= 0 {
+		mine.At = document.Waiting[i].At
+		if a.refused != nil { // a wish that goes on is not written again for every figure
+			mine.Usage = document.Waiting[i].Usage
+		}
 	}
-	others = append(others, l)
-	slices.SortFunc(others, func(a, b Lease) int { return strings.Compare(a.Node, b.Node) })
-	value, err := encode(Leases{Holders: others})
+	if a.refused == nil {
+		next.Holders = insert(next.Holders, mine)
+	} else if next.Waiting = insert(next.Waiting, mine); len(next.Waiting) > maxWaiting {
+		return true, nil
+	}
+	value, err := encode(next)
 	if err != nil {
 		return true, err
 	}
-	if _, err := f.store.CompareAndSwap(ctx, keyLeases, value, index); err != nil {
-		return false, err
+	if was, err := encode(document); err != nil || !bytes.Equal(was, value) {
+		if _, err := f.store.CompareAndSwap(ctx, keyLeases, value, index); err != nil {
+			return false, err
+		}
 	}
 	// The session may have ended while this node was held up. Then others have
 	// stopped counting the lease.
-	ok, err := f.alive(ctx, l)
+	ok, err := f.alive(ctx, mine)
 	if err == nil && !ok {
 		err = ErrSession
 	}
 	return err == nil || errors.Is(err, ErrSession), err
+}
+
+func (l Leases) clone() Leases {
+	l.Holders, l.Waiting = slices.Clone(l.Holders), slices.Clone(l.Waiting)
+	return l
+}
+
+// indexOf finds the entry of l's node under l's session.
+func indexOf(list []Lease, l Lease) int {
+	return slices.IndexFunc(list, func(o Lease) bool { return o.Node == l.Node && o.Session == l.Session })
+}
+
+// insert adds l to list, which is in order of node and has none of its node.
+func insert(list []Lease, l Lease) []Lease {
+	i, _ := slices.BinarySearchFunc(list, l.Node, func(o Lease, node string) int { return strings.Compare(o.Node, node) })
+	return slices.Insert(list, i, l)
 }
 
 // errDamaged says that the document of leases cannot be read. Nobody gets a
@@ -135,22 +197,33 @@ func (f *Fleet) readLeases(ctx context.Context) (Leases, uint64, error) {
 	return leases, e.Index, nil
 }
 
-// othersAlive returns the leases that are alive, without that of node.
-func (f *Fleet) othersAlive(ctx context.Context, leases Leases, node string) ([]Lease, error) {
-	var others []Lease
+// others returns the document, which was read before, without the entries of
+// node and those that are dead.
+func (f *Fleet) others(ctx context.Context, leases Leases, node string) (Leases, error) {
+	next := Leases{Holders: []Lease{}, Freeze: leases.Freeze}
+	other := func(l Lease) bool { return l.Node != node }
+	if !slices.ContainsFunc(leases.Holders, other) && !slices.ContainsFunc(leases.Waiting, other) {
+		return next, nil
+	}
+	holders, _, err := f.store.List(ctx, prefixHolders)
+	if err != nil {
+		return Leases{}, err
+	}
+	alive := func(l Lease) bool {
+		i, ok := slices.BinarySearchFunc(holders, prefixHolders+l.Node, func(e Entry, key string) int { return strings.Compare(e.Key, key) })
+		return ok && l.heldBy(holders[i])
+	}
 	for _, l := range leases.Holders {
-		if l.Node == node {
-			continue
-		}
-		ok, err := f.alive(ctx, l)
-		if err != nil {
-			return nil, err
-		}
-		if ok {
-			others = append(others, l)
+		if other(l) && alive(l) {
+			next.Holders = append(next.Holders, l)
 		}
 	}
-	return others, nil
+	for _, l := range leases.Waiting {
+		if other(l) && alive(l) {
+			next.Waiting = append(next.Waiting, l)
+		}
+	}
+	return next, nil
 }
 
 // alive asks the store whether l counts. The document must have been read before.
@@ -181,14 +254,37 @@ func (f *Fleet) giveBack(ctx context.Context, l Lease) {
 	}
 }
 
-// ReleaseLease gives node's lease back, whichever session holds it. To release
-// one that is not held succeeds.
+// ReleaseLease gives node's lease back, or its wish for one, whichever session
+// it stands under. To release what is not there succeeds.
 func (f *Fleet) ReleaseLease(ctx context.Context, node string) error {
 	if err := checkName("node", node); err != nil {
 		return err
 	}
 	// Either half alone ends the lease: what is left of the other is dead.
-	document := f.update(ctx, keyLeases, func(old []byte) ([]byte, error) {
+	other := func(l Lease) bool { return l.Node == node }
+	document := f.updateLeases(ctx, func(l *Leases) {
+		l.Holders = slices.DeleteFunc(l.Holders, other)
+		l.Waiting = slices.DeleteFunc(l.Waiting, other)
+	})
+	holder := f.update(ctx, prefixHolders+node, func([]byte) ([]byte, error) { return nil, nil })
+	if document == nil || holder == nil {
+		return nil
+	}
+	return wrapLease(errors.Join(document, holder))
+}
+
+// Thaw ends the freeze that found says, if that is the one recorded.
+func (f *Fleet) Thaw(ctx context.Context, found Freeze) error {
+	return wrapLease(f.updateLeases(ctx, func(l *Leases) {
+		if l.Freeze != nil && l.Freeze.At.Equal(found.At) && l.Freeze.By == found.By && slices.Equal(l.Freeze.Pops, found.Pops) {
+			l.Freeze = nil
+		}
+	}))
+}
+
+// updateLeases changes the document, if there is one.
+func (f *Fleet) updateLeases(ctx context.Context, change func(*Leases)) error {
+	return f.update(ctx, keyLeases, func(old []byte) ([]byte, error) {
 		if old == nil {
 			return nil, nil
 		}
@@ -196,15 +292,7 @@ func (f *Fleet) ReleaseLease(ctx context.Context, node string) error {
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", errDamaged, err)
 		}
-		kept := slices.DeleteFunc(leases.Holders, func(l Lease) bool { return l.Node == node })
-		if len(kept) == len(leases.Holders) {
-			return old, nil
-		}
-		return encode(Leases{Holders: kept})
+		change(&leases)
+		return encode(leases)
 	})
-	holder := f.update(ctx, prefixHolders+node, func([]byte) ([]byte, error) { return nil, nil })
-	if document == nil || holder == nil {
-		return nil
-	}
-	return wrapLease(errors.Join(document, holder))
 }

@@ -16,6 +16,9 @@ var (
 	// because the key is not what the caller thought: it has another index,
 	// or another session holds it.
 	ErrConflict = errors.New("key changed or is held by another session")
+	// ErrBusy says that the store answered, but not all that was needed within
+	// the time that the caller has.
+	ErrBusy = errors.New("store answers too late")
 	// ErrSession says that the session does not exist any more: it ran out,
 	// was ended, or the store that knew it was replaced.
 	ErrSession = errors.New("no such session")
@@ -64,8 +67,8 @@ type Store interface {
 	// there is no such key.
 	Get(ctx context.Context, key string) (Entry, error)
 
-	// List reads all keys that begin with prefix, in order of key, with the
-	// index to give to Watch: no change after this reading has a lower or an
+	// List reads all keys that begin with prefix, as of after the call began, in
+	// order of key, with the index to give to Watch: no change after this reading has a lower or an
 	// equal index. No keys is not an error.
 	List(ctx context.Context, prefix string) ([]Entry, uint64, error)
 

@@ -87,20 +87,38 @@ type Drain struct {
 // Active reports whether d holds at now.
 func (d Drain) Active(now time.Time) bool { return d.Until.IsZero() || now.Before(d.Until) }
 
-// Leases is who may be withdrawn now.
+// Leases is who may be withdrawn now, and who wants to be.
 type Leases struct {
-	Holders []Lease `json:"holders"` // by Node; one for each
+	Holders []Lease `json:"holders"`           // by Node; one for each
+	Waiting []Lease `json:"waiting,omitempty"` // by Node; asked and were refused
+	Freeze  *Freeze `json:"freeze,omitempty"`  // nil while the fleet is not frozen
 }
 
-// Lease is a node's permission to withdraw its routes.
+// Lease is a node's permission to withdraw its routes, or its wish to.
 type Lease struct {
 	Node   string    `json:"node"`
 	Pop    string    `json:"pop"`
 	Reason string    `json:"reason,omitempty"`
-	At     time.Time `json:"at,omitzero"`
-	// Session is set by AcquireLease. The lease is alive as long as the node's
-	// holder key is bound to it.
+	At     time.Time `json:"at,omitzero"` // when it was first asked for, by the node's clock
+	// Planned is true for an operator's doing, false for a failure.
+	Planned bool `json:"planned,omitempty"`
+	// Gone is true if the node had withdrawn before it asked, as it may while
+	// the store is out of reach.
+	Gone bool `json:"gone,omitempty"`
+	// Usage is the node's load when it asked.
+	Usage []Usage `json:"usage,omitempty"`
+	// Session is set by AcquireLease. The lease, or the wish, is alive as long
+	// as the node's holder key is bound to it.
 	Session Session `json:"session"`
+}
+
+// Freeze records that too much of the fleet turned unhealthy together. It says
+// what was found; what follows is the guard's.
+type Freeze struct {
+	Pops  []string  `json:"pops"`  // that turned unhealthy
+	Known int       `json:"known"` // PoPs of the fleet
+	By    string    `json:"by"`    // the node that found it
+	At    time.Time `json:"at,omitzero"`
 }
 
 // Backend is one origin server of an inventory.
@@ -159,20 +177,15 @@ func (r *Report) validate() error {
 	if r.Region != "" {
 		errs = append(errs, checkName("region", r.Region))
 	}
-	if len(r.Addresses) > maxList || len(r.Usage) > maxList {
-		errs = append(errs, fmt.Errorf("more than %d addresses or usages", maxList))
+	if len(r.Addresses) > maxList {
+		errs = append(errs, fmt.Errorf("addresses: more than %d", maxList))
 	}
 	for i, a := range r.Addresses {
 		if !a.IsValid() {
 			errs = append(errs, fmt.Errorf("addresses[%d]: not an address", i))
 		}
 	}
-	for i, u := range r.Usage {
-		errs = append(errs,
-			checkName(fmt.Sprintf("usage[%d].resource", i), u.Resource),
-			checkRange(fmt.Sprintf("usage[%d].used", i), u.Used, 0, math.MaxFloat64),
-			checkRange(fmt.Sprintf("usage[%d].ceiling", i), u.Ceiling, 0, math.MaxFloat64))
-	}
+	errs = append(errs, checkUsage(r.Usage)...)
 	return errors.Join(errs...)
 }
 
@@ -187,26 +200,50 @@ func (d Drain) Validate() error {
 }
 
 func (l *Lease) validate() error {
-	return errors.Join(checkName("node", l.Node), checkName("pop", l.Pop), checkText("reason", l.Reason))
+	errs := []error{checkName("node", l.Node), checkName("pop", l.Pop), checkText("reason", l.Reason)}
+	return errors.Join(append(errs, checkUsage(l.Usage)...)...)
 }
 
 func (l *Leases) validate() error {
-	var errs []error
-	seen := make(map[string]bool, len(l.Holders))
-	for i := range l.Holders {
-		h := &l.Holders[i]
-		if err := h.validate(); err != nil {
-			errs = append(errs, fmt.Errorf("holders[%d]: %w", i, err))
+	errs := append(checkLeases("holders", l.Holders), checkLeases("waiting", l.Waiting)...)
+	if f := l.Freeze; f != nil {
+		errs = append(errs, checkName("freeze.by", f.By), checkRange("freeze.known", float64(f.Known), 1, math.MaxInt32))
+		for i, pop := range f.Pops {
+			errs = append(errs, checkName(fmt.Sprintf("freeze.pops[%d]", i), pop))
 		}
-		if h.Session == "" {
-			errs = append(errs, fmt.Errorf("holders[%d]: no session", i))
-		}
-		if seen[h.Node] {
-			errs = append(errs, fmt.Errorf("holders[%d]: node %q again", i, h.Node))
-		}
-		seen[h.Node] = true
 	}
 	return errors.Join(errs...)
+}
+
+func checkLeases(list string, leases []Lease) (errs []error) {
+	seen := make(map[string]bool, len(leases))
+	for i := range leases {
+		l := &leases[i]
+		if err := l.validate(); err != nil {
+			errs = append(errs, fmt.Errorf("%s[%d]: %w", list, i, err))
+		}
+		if l.Session == "" {
+			errs = append(errs, fmt.Errorf("%s[%d]: no session", list, i))
+		}
+		if seen[l.Node] {
+			errs = append(errs, fmt.Errorf("%s[%d]: node %q again", list, i, l.Node))
+		}
+		seen[l.Node] = true
+	}
+	return errs
+}
+
+func checkUsage(list []Usage) (errs []error) {
+	if len(list) > maxList {
+		errs = append(errs, fmt.Errorf("usage: more than %d", maxList))
+	}
+	for i, u := range list {
+		errs = append(errs,
+			checkName(fmt.Sprintf("usage[%d].resource", i), u.Resource),
+			checkRange(fmt.Sprintf("usage[%d].used", i), u.Used, 0, math.MaxFloat64),
+			checkRange(fmt.Sprintf("usage[%d].ceiling", i), u.Ceiling, 0, math.MaxFloat64))
+	}
+	return errs
 }
 
 // normalize returns set validated as a whole, in order of address, with default

@@ -172,11 +172,18 @@ func TestDecodeInventory(t *testing.T) {
 func TestDecodeLeases(t *testing.T) {
 	const one = `{"node":"fra-1","pop":"fra","session":"s"}`
 	for in, ok := range map[string]bool{
-		`{"holders":[]}`:                                      true,
-		`{"holders":[` + one + `]}`:                           true,
-		`{"holders":[` + one + `,` + one + `]}`:               false,
-		`{"holders":[{"node":"fra-1","pop":"fra"}]}`:          false,
-		`{"holders":[{"node":"","pop":"fra","session":"s"}]}`: false,
+		`{"holders":[]}`:                                                  true,
+		`{"holders":[` + one + `]}`:                                       true,
+		`{"holders":[` + one + `,` + one + `]}`:                           false,
+		`{"holders":[{"node":"fra-1","pop":"fra"}]}`:                      false,
+		`{"holders":[{"node":"","pop":"fra","session":"s"}]}`:             false,
+		`{"holders":[],"waiting":[` + one + `]}`:                          true,
+		`{"holders":[` + one + `],"waiting":[` + one + `]}`:               true,
+		`{"holders":[],"waiting":[` + one + `,` + one + `]}`:              false,
+		`{"holders":[],"waiting":[{"node":"fra-1"}]}`:                     false,
+		`{"holders":[],"freeze":{"pops":["fra"],"known":3,"by":"fra-1"}}`: true,
+		`{"holders":[],"freeze":{"pops":[""],"known":3,"by":"fra-1"}}`:    false,
+		`{"holders":[],"freeze":{"pops":["fra"],"known":3}}`:              false,
 		`{`: false,
 	} {
 		if _, err := decodeLeases([]byte(in)); (err == nil) != ok {

@@ -5,13 +5,20 @@
 // makes an incident into an outage. So a PoP asks first, and when refused it
 // stays announced, less attractive.
 //
+// Two kinds of evidence meet here. Reports say how nodes were a moment ago.
+// Leases are newer: a node asks for one before it withdraws, the document of
+// leases is written by compare-and-swap, and it names who was granted one and
+// who was refused. So whoever asks sees everybody who asked before, however old
+// the reports are, and no node in the document counts as one that serves.
+//
 // The package does no I/O and reads no clock. The caller reads the fleet's
 // reports and leases, asks [Decide] inside the compare-and-swap that records
-// the lease, and keeps a [Tracker] of who turned unhealthy when.
+// the outcome, and keeps a [Tracker] of who turned unhealthy when.
 package guard
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -31,6 +38,8 @@ type Policy struct {
 // are left out by the caller: what is not known to serve does not serve.
 type Node struct {
 	Name, Pop string
+	// Healthy is the node's own verdict.
+	Healthy bool
 	// Serving is true while the node is healthy, announced (not
 	// de-preferred) and not being drained.
 	Serving bool
@@ -38,14 +47,53 @@ type Node struct {
 	Usage []headroom.Usage
 }
 
+// Lease is another node's entry in the document of leases.
+type Lease struct {
+	Node, Pop string
+	// Out is true for a node that may be withdrawn, false for one that asked
+	// and was refused: it stays announced, but it wants to go.
+	Out bool
+	// Planned is true for an operator's doing, which is no sign of sickness.
+	Planned bool
+	// Recent is true while reports may not yet show where its load went, and
+	// at least for Policy.Window.
+	Recent bool
+	// Usage is the load that it had when it asked.
+	Usage []headroom.Usage
+}
+
 // Request is one node asking to withdraw.
 type Request struct {
 	Node, Pop string
-	Usage     []headroom.Usage // the load that would move
-	Nodes     []Node           // the fleet; the asking node may be among them
-	Out       []string         // PoPs that hold a withdraw lease
-	Sick      int              // PoPs that turned unhealthy within the window
-	Known     int              // PoPs of the fleet, the sick ones among them
+	// Planned is true for an operator's doing: see [Lease.Planned].
+	Planned bool
+	// Gone is true for a node that is withdrawn already and only says so.
+	Gone bool
+	// Recent is true for a node that turned unhealthy within the window.
+	Recent bool
+	Usage  []headroom.Usage // the load that would move
+	Nodes  []Node           // the fleet; the asking node may be among them
+	Leases []Lease          // of all other nodes
+	Sick   []string         // PoPs that turned unhealthy within the window
+	Known  []string         // PoPs of the fleet, the sick ones among them
+	Freeze *Freeze          // as recorded; nil if the fleet is not frozen
+}
+
+// Freeze is the finding that too much of the fleet turned unhealthy together.
+// While it stands no PoP may withdraw. It is recorded with the leases, so that
+// it holds for every node, also for one that was started after it happened.
+type Freeze struct {
+	Pops  []string // that turned unhealthy, in order
+	Known int      // PoPs of the fleet at that time
+}
+
+// Ruling is the answer to a request.
+type Ruling struct {
+	// Refusal is nil when the request is granted.
+	Refusal *Refusal
+	// Freeze is what is to be recorded from now on: that of the request if
+	// nothing changed, nil if the fleet is not frozen, or not any more.
+	Freeze *Freeze
 }
 
 // Cause is the rule that refused. It is a closed set, fit for a metric label.
@@ -71,51 +119,151 @@ type Refusal struct {
 // Error says which rule refused and on what figures.
 func (r *Refusal) Error() string { return "withdraw refused: " + r.Detail }
 
-// Decide returns nil when the request may be granted, else a [*Refusal].
+// Decide rules on a request.
 //
 // A node whose PoP keeps other serving nodes takes no PoP out, so only the
-// headroom rule applies to it, and the load moves inside the PoP.
-func Decide(p Policy, r Request) error {
-	var siblings, others [][]headroom.Usage
-	serving := make(map[string]bool)
-	for _, n := range r.Nodes {
-		switch {
-		case n.Name == r.Node || !n.Serving:
-		case n.Pop == r.Pop:
-			siblings = append(siblings, n.Usage)
-		default:
-			serving[n.Pop] = true
-			others = append(others, n.Usage)
-		}
+// headroom rule applies to it, and the load moves inside the PoP. A node that
+// is gone already is granted what it took, so that others count it.
+func Decide(p Policy, r Request) Ruling {
+	s := look(r)
+	freeze := p.freeze(r, s)
+	if r.Gone {
+		return Ruling{Freeze: freeze}
 	}
-	remaining := others
-	if len(siblings) > 0 {
-		remaining = siblings
-	} else if err := decidePop(p, r, serving); err != nil {
-		return err
+	remaining, moving := s.others, s.moving
+	if len(s.siblings) > 0 {
+		remaining, moving = s.siblings, s.movingInside
+	} else if refusal := p.refuses(r, s, freeze); refusal != nil {
+		return Ruling{refusal, freeze}
 	}
 	if len(remaining) == 0 { // MinPops is 0: the operator allows an empty fleet
-		return nil
+		return Ruling{Freeze: freeze}
 	}
-	if ok, short := headroom.Fits(r.Usage, remaining); !ok {
-		return &Refusal{NoHeadroom, fmt.Sprintf("the remaining nodes cannot carry the load: %s", short)}
+	if ok, short := headroom.Fits(slices.Concat(r.Usage, moving), remaining); !ok {
+		return Ruling{&Refusal{NoHeadroom, fmt.Sprintf("the remaining nodes cannot carry the load: %s", short)}, freeze}
+	}
+	return Ruling{Freeze: freeze}
+}
+
+// refuses applies the rules of a PoP going out as a whole.
+func (p Policy) refuses(r Request, s survey, freeze *Freeze) *Refusal {
+	if freeze != nil {
+		return &Refusal{SharedCause, fmt.Sprintf("%d of %d PoPs turned unhealthy within %s, over %.0f%%: the cause is shared, the fleet is frozen",
+			len(freeze.Pops), freeze.Known, p.Window, 100*p.Share)}
+	}
+	if len(s.out) >= p.MaxOut {
+		return &Refusal{TooManyOut, fmt.Sprintf("%s already out, max_out is %d", strings.Join(s.out, ", "), p.MaxOut)}
+	}
+	if len(s.serving) < p.MinPops {
+		return &Refusal{TooFewLeft, fmt.Sprintf("%d other PoPs serve, min_pops is %d", len(s.serving), p.MinPops)}
 	}
 	return nil
 }
 
-// decidePop applies the rules of a PoP going out as a whole.
-func decidePop(p Policy, r Request, serving map[string]bool) error {
-	if r.Known > 1 && float64(r.Sick) > p.Share*float64(r.Known) && r.Sick > 1 {
-		return &Refusal{SharedCause, fmt.Sprintf("%d of %d PoPs turned unhealthy within %s, over %.0f%%: the cause is shared",
-			r.Sick, r.Known, p.Window, 100*p.Share)}
+// freeze returns what is to be recorded. A freeze that stands goes on until
+// enough of its PoPs are seen healthy again: that they fell silent, or that the
+// window has passed, is no sign of it.
+func (p Policy) freeze(r Request, s survey) *Freeze {
+	sick := slices.Clone(r.Sick)
+	for _, l := range r.Leases {
+		if l.Recent && !l.Planned && !s.healthy[l.Pop] {
+			sick = append(sick, l.Pop)
+		}
 	}
-	out := slices.Compact(slices.Sorted(slices.Values(r.Out)))
-	out = slices.DeleteFunc(out, func(pop string) bool { return pop == r.Pop })
-	if len(out) >= p.MaxOut {
-		return &Refusal{TooManyOut, fmt.Sprintf("%s already out, max_out is %d", strings.Join(out, ", "), p.MaxOut)}
+	if r.Recent && !r.Planned && len(s.siblings) == 0 {
+		sick = append(sick, r.Pop)
 	}
-	if len(serving) < p.MinPops {
-		return &Refusal{TooFewLeft, fmt.Sprintf("%d other PoPs serve, min_pops is %d", len(serving), p.MinPops)}
+	known := len(s.known)
+	if f := r.Freeze; f != nil && p.shared(f.still(s.healthy), f.Known) {
+		sick = append(sick, f.Pops...)
+		known = max(known, f.Known)
 	}
-	return nil
+	slices.Sort(sick)
+	sick = slices.Compact(sick)
+	if !p.shared(len(sick), known) {
+		return nil
+	}
+	if f := r.Freeze; f != nil && slices.Equal(sick, f.Pops) {
+		return f
+	}
+	return &Freeze{Pops: sick, Known: known}
+}
+
+// shared reports whether so many sick PoPs of so many are too many for chance.
+// One alone is never: in a fleet of two it would be half of all.
+func (p Policy) shared(sick, known int) bool {
+	return sick > 1 && float64(sick) > p.Share*float64(known)
+}
+
+// still counts the PoPs of f that are not healthy again.
+func (f *Freeze) still(healthy map[string]bool) int {
+	n := 0
+	for _, pop := range f.Pops {
+		if !healthy[pop] {
+			n++
+		}
+	}
+	return n
+}
+
+// Over reports whether a recorded freeze has ended: whether the nodes, and the
+// leases of all of them, show that few enough of its PoPs are still sick.
+func (p Policy) Over(f *Freeze, nodes []Node, leases []Lease) bool {
+	return !p.shared(f.still(look(Request{Nodes: nodes, Leases: leases}).healthy), f.Known)
+}
+
+// survey is what reports and leases say together.
+type survey struct {
+	siblings     [][]headroom.Usage // other serving nodes of the asking PoP
+	others       [][]headroom.Usage // serving nodes of other PoPs
+	serving      map[string]bool    // other PoPs with a serving node
+	healthy      map[string]bool    // PoPs with a healthy node that does not want to go for its own sake
+	known        map[string]bool    // PoPs
+	out          []string           // other PoPs that are out by lease, in order
+	moving       []headroom.Usage   // load that left other PoPs, or this one, a moment ago
+	movingInside []headroom.Usage   // load that left nodes of this PoP a moment ago
+}
+
+func look(r Request) survey {
+	s := survey{serving: make(map[string]bool), healthy: make(map[string]bool), known: make(map[string]bool)}
+	leases := make(map[string]Lease, len(r.Leases))
+	for _, l := range r.Leases {
+		leases[l.Node] = l
+		s.known[l.Pop] = true
+	}
+	for _, pop := range slices.Concat(r.Known, r.Sick, []string{r.Pop}) {
+		s.known[pop] = true
+	}
+	for _, n := range r.Nodes {
+		s.known[n.Pop] = true
+		if n.Name == r.Node {
+			continue
+		}
+		l, leaving := leases[n.Name]
+		s.healthy[n.Pop] = s.healthy[n.Pop] || n.Healthy && (!leaving || l.Planned)
+		switch {
+		case leaving || !n.Serving:
+		case n.Pop == r.Pop:
+			s.siblings = append(s.siblings, n.Usage)
+		default:
+			s.serving[n.Pop] = true
+			s.others = append(s.others, n.Usage)
+		}
+	}
+	delete(s.known, "")
+	out := make(map[string]bool)
+	for _, l := range r.Leases {
+		if l.Out && l.Pop != r.Pop && !s.serving[l.Pop] {
+			out[l.Pop] = true
+		}
+		if !l.Recent || s.serving[l.Pop] { // it has moved, or stays inside its PoP
+			continue
+		}
+		s.moving = append(s.moving, l.Usage...)
+		if l.Pop == r.Pop {
+			s.movingInside = append(s.movingInside, l.Usage...)
+		}
+	}
+	s.out = slices.Sorted(maps.Keys(out))
+	return s
 }

@@ -1,6 +1,9 @@
 package guard
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // roster is how long a PoP that is no longer heard of still counts as part of
 // the fleet.
@@ -55,13 +58,16 @@ func (s *sighting) set(now time.Time, healthy bool) {
 	s.healthy = healthy
 }
 
-// Sick returns how many PoPs turned unhealthy within the window before now and
-// still are, and how many PoPs are known.
-func (t *Tracker) Sick(now time.Time, window time.Duration) (sick, known int) {
-	for _, s := range t.pops {
+// Pops returns the PoPs that turned unhealthy within the window before now and
+// still are, and all PoPs that are known, both in order.
+func (t *Tracker) Pops(now time.Time, window time.Duration) (sick, known []string) {
+	for pop, s := range t.pops {
+		known = append(known, pop)
 		if !s.healthy && !s.turned.IsZero() && now.Sub(s.turned) <= window {
-			sick++
+			sick = append(sick, pop)
 		}
 	}
-	return sick, len(t.pops)
+	slices.Sort(sick)
+	slices.Sort(known)
+	return sick, known
 }
