@@ -204,13 +204,6 @@ func (s *soak) drawer(f *front, client uint64, groups []*group, r *rand.Rand) fu
 		sequence++
 		g := pick(r, groups...)
 		p := newPlan(r, client, sequence, f.open != nil, g.flaky)
-		for p.tunnel && f.name == "h3" {
-			// Tunnels over HTTP/3 are left out: about one in some thousands stalls
-			// in its upload while its connection is busy, and it is not known yet
-			// whether the edge or quic-go's client is to blame. test/matrix and
-			// the codec's tests have them.
-			p = newPlan(r, client, sequence, f.open != nil, g.flaky)
-		}
 		x := &exchange{
 			plan: p, soak: s, pair: f.name + "→" + g.back.name,
 			host: g.name + "." + zone, flaky: g.flaky, begun: time.Now(),

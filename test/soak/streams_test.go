@@ -14,7 +14,6 @@ import (
 	"net/textproto"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -30,6 +29,25 @@ type session interface {
 	name() string   // the client's address
 }
 
+// notice is something that all exchanges of a session are to know once it is so.
+type notice struct {
+	once sync.Once
+	told chan struct{}
+}
+
+func newNotice() *notice { return &notice{told: make(chan struct{})} }
+
+func (n *notice) give() { n.once.Do(func() { close(n.told) }) }
+
+func (n *notice) given() bool {
+	select {
+	case <-n.told:
+		return true
+	default:
+		return false
+	}
+}
+
 // streamsClient makes requests on one connection at a time, several at once.
 type streamsClient struct {
 	soak    *soak
@@ -39,8 +57,8 @@ type streamsClient struct {
 	streams int
 
 	session session
-	cut     *atomic.Bool // the session was cut by us
-	told    *atomic.Bool // the server takes no further request on it
+	cut     *notice // that the session was cut by us, which the server learns late
+	told    *notice // that the server takes no further request on it
 }
 
 func (c *streamsClient) run(ctx context.Context) {
@@ -50,12 +68,12 @@ func (c *streamsClient) run(ctx context.Context) {
 			c.draw().judge(result{err: err}, ctx.Err() != nil)
 			continue
 		}
-		c.session, c.cut, c.told = s, new(atomic.Bool), new(atomic.Bool)
+		c.session, c.cut, c.told = s, newNotice(), newNotice()
 		var streams sync.WaitGroup
 		slots := make(chan struct{}, c.streams)
 		for range 1 + c.rand.IntN(64) {
 			slots <- struct{}{}
-			if ctx.Err() != nil || c.told.Load() || !s.usable() {
+			if ctx.Err() != nil || c.told.given() || !s.usable() {
 				break
 			}
 			x := c.draw()
@@ -77,14 +95,14 @@ func (c *streamsClient) exchange(ctx context.Context, x *exchange) {
 	if out.err != nil {
 		out.err = fmt.Errorf("%w (%d tries; the worker: %s)", out.err, x.tried(), c.soak.edge.log.about(c.session.name()))
 	}
-	excused := c.cut.Load()
+	excused := c.cut.given()
 	if told := toGo(out.err) || !out.left && goneByItself(out.err); told && !excused {
 		// The server has said that it did not process the request.
 		if x.tried() > 0 {
 			x.wrong("the client was told that its request was not processed: %v", out.err)
 		}
 		out.unserved = true
-		c.told.Store(true)
+		c.told.give()
 	}
 	x.judge(out, excused)
 }
@@ -154,7 +172,7 @@ func (c *streamsClient) attempt(ctx context.Context, x *exchange, cancel func())
 	}
 	out := x.checkResponse(res, stop, func() { c.leave(x.client, cancel, res.Body) })
 	if out.complete && x.client == sound && !out.own {
-		x.awaitEnd(ctx, res)
+		x.awaitEnd(ctx, c.cut, res)
 	}
 	if x.client == closeBeforeResponse || x.client.inRequest() {
 		out.left = !out.complete
@@ -166,7 +184,7 @@ func (c *streamsClient) attempt(ctx context.Context, x *exchange, cancel func())
 func (c *streamsClient) leave(f fault, cancel func(), body io.Closer) {
 	switch f {
 	case cutInRequest, cutInResponse:
-		c.cut.Store(true)
+		c.cut.give()
 		c.session.end(true)
 	case closeInResponse:
 		body.Close()
@@ -319,10 +337,11 @@ func (u *upload) Close() error {
 
 // awaitEnd waits until the origin has got all it will get of the request: to
 // close the response earlier would break that off.
-func (x *exchange) awaitEnd(ctx context.Context, res *http.Response) {
+func (x *exchange) awaitEnd(ctx context.Context, cut *notice, res *http.Response) {
 	if t := x.try(res.Header.Get(tryField)); t != nil {
 		select {
 		case <-t.ended:
+		case <-cut.told:
 		case <-ctx.Done():
 			x.wrong("the response is complete, but the request does not end; the client has sent all of it: %t", x.sent.Load())
 		}
@@ -343,7 +362,7 @@ func (x *exchange) tunnelled(res *http.Response, up *upload) result {
 			x.wrong(shortTunnel, r.what, r.got, r.m.size)
 		}
 		if x.client == sound {
-			x.awaitEnd(up.ctx, res)
+			x.awaitEnd(up.ctx, up.client.cut, res)
 		}
 	}
 	return result{status: 101, complete: err == nil, left: x.client != sound, err: err}
