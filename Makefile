@@ -78,8 +78,9 @@ soak: ## a worker under the race detector and random faults for SOAK (default 10
 	ANYEDGE_SOAK=$(SOAK) $(GO) test -race -count 1 -timeout 0 -v ./test/soak
 
 .PHONY: conformance
-conformance: $(CACHE)/h2spec ## h2spec, every test, against the HTTP/2 codec in clear text and over TLS
+conformance: deps $(CACHE)/h2spec differential ## h2spec, real clients on every front with every back, and "make differential"
 	ANYEDGE_H2SPEC=$(CURDIR)/$(CACHE)/h2spec $(GO) test -count 1 -timeout 5m -run H2Spec -v ./pop/proxy/http2
+	$(GO) test -count 1 -timeout 10m -v ./test/matrix
 
 .PHONY: differential
 differential: $(BIN) ## 6000 malformed requests through anyedge, HAProxy and nginx (installs them)

@@ -20,7 +20,7 @@ const (
 	// opening bounds how many of them are opened at the same time.
 	opening = 32
 	// settleMax bounds the wait for resident memory to stand still.
-	settleMax = 10 * time.Second
+	settleMax = 20 * time.Second
 )
 
 // idle measures resident memory per idle connection: each has made a TLS
@@ -98,9 +98,10 @@ func hold(ctx context.Context, b *bench, p *rig.Process, n int, f func([]*conn) 
 }
 
 // settled returns resident memory in bytes once it has not moved by more than
-// half a percent for a second, or what it is when the patience ends.
+// half a percent for three seconds, or what it is when the patience ends: a
+// collector has to find out that the rush is over.
 func settled(ctx context.Context, p *rig.Process) (int64, error) {
-	const step, still = 250 * time.Millisecond, 4
+	const step, still = 250 * time.Millisecond, 12
 	var last int64
 	for quiet, end := 0, time.Now().Add(settleMax); quiet < still && time.Now().Before(end); {
 		if err := pause(ctx, step); err != nil {
