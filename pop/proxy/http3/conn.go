@@ -182,13 +182,22 @@ func (c *conn) patienceLocked() time.Duration {
 }
 
 // expire ends the connection if no request has been under way for long enough.
+// The client is told before, and one that has just sent a request learns that it
+// was not processed (RFC 9114, 5.2).
 func (c *conn) expire() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch left := c.patienceLocked() - time.Since(c.idleSince); {
+	now := time.Now()
+	switch left := c.patienceLocked() - now.Sub(c.idleSince); {
 	case c.active > 0:
 	case left > 0:
 		c.idle.Reset(left)
+	case !c.complete(): // a handshake has a time limit of its own
+		c.idleSince = now
+		c.idle.Reset(c.patienceLocked())
+	case c.last == math.MaxInt64:
+		c.idleSince = now
+		c.refuseLocked()
 	default:
 		c.endLocked(&connError{codeNoError, "idle"})
 	}
@@ -211,9 +220,13 @@ func (c *conn) drain() {
 func (c *conn) goAway() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.last != math.MaxInt64 {
-		return
+	if c.last == math.MaxInt64 {
+		c.refuseLocked()
 	}
+}
+
+// refuseLocked says from which request on none is served.
+func (c *conn) refuseLocked() {
 	c.last = c.next
 	c.goAwayLocked(c.last)
 	if c.active == 0 {

@@ -258,7 +258,7 @@ func (c *FrontConfig) quic() *quic.Config {
 		// quic-go gives up when nothing came for this long, and in any case after
 		// twice as long.
 		HandshakeIdleTimeout:           max(c.HandshakeTimeout/2, time.Millisecond),
-		MaxIdleTimeout:                 c.IdleTimeout,
+		MaxIdleTimeout:                 c.IdleTimeout + linger, // after GOAWAY, see expire
 		InitialStreamReceiveWindow:     streamWindow,
 		MaxStreamReceiveWindow:         streamWindow,
 		InitialConnectionReceiveWindow: connWindow,

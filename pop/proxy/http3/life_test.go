@@ -140,11 +140,15 @@ func TestCloseIdle(t *testing.T) {
 	}
 }
 
+// The client is told before an idle connection ends, so that a request which
+// crosses with its end is safe to repeat.
 func TestIdleTimeout(t *testing.T) {
+	t.Parallel()
 	c := config(ok)
 	c.IdleTimeout = 200 * time.Millisecond
 	e := serve(t, c)
 	cl := e.connect(t).greet()
+	ids := ourControl(t, cl)
 	for range 2 {
 		call := cl.begin(get("GET", "/"))
 		call.Close()
@@ -153,9 +157,18 @@ func TestIdleTimeout(t *testing.T) {
 		}
 	}
 	began := time.Now()
-	<-cl.qc.Context().Done()
+	if id := <-ids; id != 8 {
+		t.Errorf("GOAWAY with %d", id)
+	}
 	if took := time.Since(began); took < 100*time.Millisecond {
-		t.Errorf("ended after %v", took)
+		t.Errorf("told after %v", took)
+	}
+	late := cl.begin(get("POST", "/"))
+	if _, err := late.head(); resetCode(err) != codeRequestRejected {
+		t.Errorf("after GOAWAY: %v", err)
+	}
+	if code := cl.closed(); code != codeNoError {
+		t.Errorf("closed with %#x", code)
 	}
 	await(t, "the connection is gone", func() bool { return e.count("connections") == 0 })
 }
