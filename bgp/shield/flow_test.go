@@ -2,7 +2,9 @@ package shield
 
 import (
 	"bytes"
+	"errors"
 	"net"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -149,4 +151,53 @@ func TestDripWithinSession(t *testing.T) {
 	s.expectEnd(s.peer)
 	s.peer.Close()
 	s.wait()
+}
+
+// TestStuckPeer lets the peer read nothing: the session must not wait for it for
+// ever.
+func TestStuckPeer(t *testing.T) {
+	t.Parallel()
+	s := start(t, Config{SendTimeout: 200 * time.Millisecond})
+	s.establish()
+	var helpers sync.WaitGroup
+	helpers.Go(func() {
+		for many := bytes.Repeat(encode(TypeUpdate, make([]byte, 4000)), 100); ; {
+			if _, err := s.engine.Write(many); err != nil {
+				return
+			}
+		}
+	})
+	ended := make(chan struct{})
+	helpers.Go(func() {
+		for {
+			select {
+			case <-s.events: // one for each message sent
+			case <-ended:
+				return
+			}
+		}
+	})
+	if err := s.wait(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("Serve returned %v", err)
+	}
+	close(ended)
+	helpers.Wait()
+}
+
+func TestSendTimeout(t *testing.T) {
+	ours := &engine{open: openMessage(90)}
+	for _, test := range []struct {
+		open *Open
+		want time.Duration
+	}{
+		{nil, minSendTimeout},
+		{&Open{HoldTime: 9}, minSendTimeout},
+		{&Open{HoldTime: 30}, 60 * time.Second},
+		{&Open{HoldTime: 65535}, 180 * time.Second},
+	} {
+		r := &relay{cfg: &Config{}, engine: ours, open: test.open}
+		if got := r.sendTimeout(); got != test.want {
+			t.Errorf("%+v: %v, want %v", test.open, got, test.want)
+		}
+	}
 }

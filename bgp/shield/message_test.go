@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"os"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -53,6 +54,9 @@ func pass(r io.Reader) (through [][]byte, dropped int, err error) {
 	in := bufio.NewReaderSize(r, maxLength)
 	for {
 		msg, err := readMessage(in)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			continue
+		}
 		if err != nil {
 			return through, dropped, err
 		}
@@ -131,6 +135,49 @@ func FuzzStream(f *testing.F) {
 		}
 		if dropped > 0 && step < 2 {
 			t.Error("a message was taken before the session was established")
+		}
+	})
+}
+
+// drip is a stream that arrives in pieces, with an expired deadline between any
+// two: the sizes of the pieces come round and round.
+type drip struct {
+	rest  []byte
+	sizes []byte
+	turn  int
+}
+
+func (d *drip) Read(b []byte) (int, error) {
+	d.turn++
+	if len(d.rest) == 0 {
+		return 0, io.EOF
+	}
+	if d.turn%2 == 0 {
+		return 0, os.ErrDeadlineExceeded
+	}
+	n := 1
+	if len(d.sizes) > 0 {
+		n += int(d.sizes[d.turn/2%len(d.sizes)])
+	}
+	n = copy(b, d.rest[:min(n, len(d.rest))])
+	d.rest = d.rest[n:]
+	return n, nil
+}
+
+// FuzzDrip cuts a peer's byte stream into pieces, with expired deadlines between
+// them: not a byte may be lost, and the end is the same.
+func FuzzDrip(f *testing.F) {
+	session := bytes.Join([][]byte{bothFamilies, keepalive, updateMessage(), refreshMessage, encode(TypeUpdate, make([]byte, 400)), keepalive}, nil)
+	f.Add(session, []byte{})
+	f.Add(session, []byte{17, 0, 255})
+	f.Add(session[:len(session)-1], []byte{18})
+	f.Add(append(bytes.Clone(session), 0), []byte{22, 3})
+	f.Fuzz(func(t *testing.T, stream, sizes []byte) {
+		through, dropped, err := pass(bytes.NewReader(stream))
+		slowly, slowlyDropped, slowlyErr := pass(&drip{rest: stream, sizes: sizes})
+		if !equal(through, slowly) || dropped != slowlyDropped || err.Error() != slowlyErr.Error() {
+			t.Fatalf("in pieces: %d messages, %d dropped, %v; at once: %d, %d, %v",
+				len(slowly), slowlyDropped, slowlyErr, len(through), dropped, err)
 		}
 	})
 }

@@ -54,11 +54,12 @@ func parseOpen(msg []byte, asn uint32) (*Open, error) {
 		HoldTime: binary.BigEndian.Uint16(body[3:]),
 		ID:       netip.AddrFrom4([4]byte(body[5:9])),
 	}
+	zero := o.ASN == 0
 	families, err := o.parseParameters(body[openLength-1:])
 	switch {
 	case err != nil:
 		return nil, err
-	case o.ASN == 0 || o.ASN != asn: // RFC 7607
+	case zero || o.ASN == 0 || o.ASN != asn: // RFC 7607, in two octets and in four
 		return nil, violate(codeOpen, 2, nil) // Bad Peer AS
 	case o.HoldTime < minHoldTime:
 		// Also zero: without a hold time a dead peer would be believed for ever.

@@ -89,6 +89,7 @@ func TestOpenErrors(t *testing.T) {
 		{"version 5", append(encode(TypeOpen, []byte{5}), openWith(9, 0)[headerLength+1:]...), notification(2, 1, 0, 4)},
 		{"another AS", openWith(9, capabilities(65, 4, 0, 0, 0xfb, 0xf5)...), notification(2, 2)},
 		{"AS 0", openWith(9, capabilities(65, 4, 0, 0, 0, 0)...), notification(2, 2)},
+		{"AS 0 in two octets", encode(TypeOpen, append([]byte{4, 0, 0, 0, 9, 10, 0, 0, 1}, capabilities(65, 4, 0, 0, 0xfb, 0xf4)...)), notification(2, 2)},
 		{"hold time 0", openWith(0, 0), notification(2, 6)},
 		{"hold time 1", openWith(1, 0), notification(2, 6)},
 		{"hold time 2", openWith(2, 0), notification(2, 6)},

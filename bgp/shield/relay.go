@@ -3,6 +3,7 @@ package shield
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -13,9 +14,8 @@ import (
 )
 
 const (
-	// sendTimeout closes a session whose peer takes no byte for this long:
-	// such a peer would never learn of a withdrawal (RFC 9687).
-	sendTimeout = 20 * time.Second
+	// minSendTimeout is the least default of Config.SendTimeout.
+	minSendTimeout = 20 * time.Second
 	// farewellTimeout bounds the last message to the peer, and the wait for
 	// the peer to have read it.
 	farewellTimeout = 500 * time.Millisecond
@@ -122,9 +122,12 @@ func (r *relay) confirm() {
 	r.mu.Lock()
 	r.confirmed++
 	done := r.confirmed == 2
+	if done && r.cause == nil {
+		// With the count, for from then on the deadline is inbound's.
+		r.peer.SetReadDeadline(time.Time{})
+	}
 	r.mu.Unlock()
 	if done {
-		r.unlessEnded(func() { r.peer.SetReadDeadline(time.Time{}) })
 		r.events.State(Established, nil)
 	}
 }
@@ -167,12 +170,12 @@ func (r *relay) inbound() error {
 func (r *relay) received(msg []byte, now time.Time) error {
 	f := &r.forward
 	was := *f
+	t := TypeOf(msg)
 	fate, err := f.check(msg, now)
+	r.events.Received(t, err != nil || fate == refused)
 	if err != nil {
 		return err
 	}
-	t := TypeOf(msg)
-	r.events.Received(t, fate == refused)
 	switch {
 	case f.open != nil && was.open == nil:
 		r.mu.Lock()
@@ -341,12 +344,25 @@ func (r *relay) takeEndOfRIB() [][]byte {
 
 // send writes one message to the peer.
 func (r *relay) send(msg []byte) error {
-	r.unlessEnded(func() { r.peer.SetWriteDeadline(time.Now().Add(sendTimeout)) })
+	r.unlessEnded(func() { r.peer.SetWriteDeadline(time.Now().Add(r.sendTimeout())) })
 	if _, err := r.peer.Write(msg); err != nil {
 		return fmt.Errorf("write to peer: %w", err)
 	}
 	r.events.Sent(msg)
 	return nil
+}
+
+// sendTimeout is how long a write to the peer may take. RFC 9687 section 3 wants
+// it to be longer than the hold time. The caller holds r.mu.
+func (r *relay) sendTimeout() time.Duration {
+	switch {
+	case r.cfg.SendTimeout != 0:
+		return r.cfg.SendTimeout
+	case r.open == nil:
+		return minSendTimeout
+	}
+	ours := binary.BigEndian.Uint16(r.engine.open[headerLength+3:])
+	return max(minSendTimeout, 2*time.Duration(min(ours, r.open.HoldTime))*time.Second)
 }
 
 // sendLast tells the peer why the session ends, and waits a moment for the

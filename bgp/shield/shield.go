@@ -79,6 +79,10 @@ type Config struct {
 	// OpenTimeout bounds the time from the connection to Established.
 	// Default 30s.
 	OpenTimeout time.Duration
+	// SendTimeout ends a session whose peer takes no byte for this long, for
+	// such a peer would never learn of a withdrawal (RFC 9687). Default: twice
+	// the hold time, but at least 20s.
+	SendTimeout time.Duration
 }
 
 // Events observes one session. The methods are called synchronously on the
@@ -91,8 +95,8 @@ type Events interface {
 	// Opened reports the peer's OPEN, before the engine gets it. Unlike the
 	// other methods it may take a moment: the session waits.
 	Opened(o Open)
-	// Received reports a message from the peer. A refused one was dropped for
-	// what it is.
+	// Received reports a message from the peer whose header is right. A refused
+	// one was dropped for what it is, or ends the session.
 	Received(t Type, refused bool)
 	// Sent reports a whole message that was written to the peer's connection,
 	// header included. It is valid only during the call.
