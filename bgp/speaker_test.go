@@ -409,6 +409,13 @@ func TestJoins(t *testing.T) {
 	l.waitBest(prefix4)
 	stop()
 	l.stop()
+	awaitNoGoroutines(t)
+}
+
+// awaitNoGoroutines waits until no goroutine of this package's is left. Only a
+// test that does not run in parallel may ask.
+func awaitNoGoroutines(t *testing.T) {
+	t.Helper()
 	deadline := time.Now().Add(eventually)
 	for {
 		buf := make([]byte, 1<<20)

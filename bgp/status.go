@@ -51,7 +51,8 @@ type NeighborStatus struct {
 	EndOfRIB bool `json:"end_of_rib,omitempty"`
 	// RefusedUpdates is how many UPDATEs of the neighbor were dropped.
 	RefusedUpdates uint64 `json:"refused_updates"`
-	// Received counts all messages of the neighbor, refused ones included.
+	// Received counts all messages of the neighbor that have a right header,
+	// refused ones and those that ended a session included.
 	Received MessageCounts `json:"received"`
 	// Sent counts what was written to the neighbor's connection.
 	Sent MessageCounts `json:"sent"`

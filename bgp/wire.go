@@ -97,6 +97,7 @@ func decodePrefix(nlri bgp.AddrPrefixInterface) (netip.Prefix, error) {
 // decodeAttributes is what path attributes say, apart from the prefix.
 func decodeAttributes(attrs []bgp.PathAttributeInterface) Path {
 	var p Path
+	var as4Path []uint32
 	for _, attr := range attrs {
 		switch a := attr.(type) {
 		case *bgp.PathAttributeNextHop:
@@ -106,6 +107,10 @@ func decodeAttributes(attrs []bgp.PathAttributeInterface) Path {
 		case *bgp.PathAttributeAsPath:
 			for _, segment := range a.Value {
 				p.ASPath = append(p.ASPath, segment.GetAS()...)
+			}
+		case *bgp.PathAttributeAs4Path:
+			for _, segment := range a.Value {
+				as4Path = append(as4Path, segment.AS...)
 			}
 		case *bgp.PathAttributeMultiExitDisc:
 			p.MED = a.Value
@@ -122,6 +127,11 @@ func decodeAttributes(attrs []bgp.PathAttributeInterface) Path {
 				}
 			}
 		}
+	}
+	// To a neighbor of two-octet AS numbers the true ones go in AS4_PATH; what
+	// AS_PATH has more in front stays (RFC 6793 section 4.2.3).
+	if more := len(p.ASPath) - len(as4Path); more >= 0 {
+		p.ASPath = append(p.ASPath[:more], as4Path...)
 	}
 	return p
 }
