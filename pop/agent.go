@@ -257,7 +257,8 @@ func (a *Agent) stateChanged(s state) {
 	}
 }
 
-// report is the node's report of a state.
+// report is the node's report of a state. It runs on the controller's
+// goroutine.
 func (a *Agent) report(s state) fleet.Report {
 	n := a.started.Node
 	r := fleet.Report{
@@ -275,6 +276,7 @@ func (a *Agent) report(s state) fleet.Report {
 			r.Addresses = append(r.Addresses, l.Address.Addr())
 		}
 	}
+	r.Prefixes, r.PrefixesOmitted = reportedPrefixes(a.controller.cfg.BGP, s.Announced)
 	if v := s.Worker.vitals; v != nil {
 		for _, u := range v.Usage {
 			r.Usage = append(r.Usage, fleet.Usage(u))

@@ -34,7 +34,7 @@ func commands() []command {
 		{name: "gslb", args: "--config FILE", summary: "run a DNS node", run: runGSLB},
 		{name: "origin", args: "--address IP:PORT", summary: "run a demo origin server", run: runOrigin},
 		{name: "lab", args: "[--check]", summary: "run a whole edge on this machine", run: runLab},
-		{name: "check", args: "--config FILE", summary: "validate a config file of any kind", run: runCheck},
+		{name: "check", args: "--config FILE [--against-fleet]", summary: "validate config files, and what they would announce", run: runCheck},
 		{name: "schema", args: "pop|gslb|lab", summary: "print the JSON Schema of a config file", run: runSchema},
 		{name: "status", args: "[--admin IP:PORT]", summary: "show how a node is doing", run: runStatus},
 		{name: "drain", args: "[--admin IP:PORT]", summary: "take a node, PoP or region out of service", run: runDrain},

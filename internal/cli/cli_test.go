@@ -42,7 +42,7 @@ func TestExitStatusAndWhereItIsSaid(t *testing.T) {
 		{[]string{"--help"}, 0, "usage: anyedge COMMAND", ""},
 		{[]string{"nonsense"}, 2, "", `anyedge: no command "nonsense"; "anyedge help" lists them`},
 		{[]string{""}, 2, "", `no command ""`},
-		{[]string{"check", "-h"}, 0, "", "usage: anyedge check --config FILE\n\nvalidate a config file of any kind.\n"},
+		{[]string{"check", "-h"}, 0, "", "usage: anyedge check --config FILE [--against-fleet]\n\nvalidate config files, and what they would announce.\n"},
 		{[]string{"check", "--nonsense"}, 2, "", "anyedge check: flag provided but not defined: -nonsense\n"},
 		{[]string{"check", "--config"}, 2, "", "flag needs an argument: -config"},
 		{[]string{"check"}, 2, "", "anyedge check: --config is required\n"},

@@ -162,6 +162,7 @@ func popEndpoints(a *pop.Agent) []ops.Endpoint {
 	return []ops.Endpoint{
 		get("/v1/status", "health, announcement, guard, drain, worker, config and fleet", func() any { return a.Status() }),
 		get("/v1/routes", "what should be announced, and what is, to whom", func() any { return a.Routes() }),
+		get("/v1/fleet", "every node's report as this node has it", func() any { return a.Fleet() }),
 		get("/v1/pools", "backends and how they are doing", func() any { return a.Pools() }),
 		get("/v1/tickets", "session ticket keys, without the keys", func() any { return a.Tickets() }),
 		get("/v1/drain", "every drain in the fleet", func() any { return map[string]any{"drains": a.Drains()} }),

@@ -34,6 +34,13 @@ const (
 	ScopeRegion = "region"
 )
 
+// What a report has room for. A node writes its report every second, so it must
+// stay small.
+const (
+	MaxPrefixes    = 128
+	MaxCommunities = 32 // of one prefix
+)
+
 // Bounds on what one value may hold.
 const (
 	maxText     = 1024 // bytes of free text
@@ -60,9 +67,24 @@ type Report struct {
 	// Addresses are the node's service addresses.
 	Addresses []netip.Addr `json:"addresses,omitempty"`
 	Usage     []Usage      `json:"usage,omitempty"`
+	// Prefixes are the service prefixes, at most MaxPrefixes; PrefixesOmitted
+	// is how many more there are.
+	Prefixes        []Prefix `json:"prefixes,omitempty"`
+	PrefixesOmitted int      `json:"prefixes_omitted,omitempty"`
 	// Sequence is set by PutReport to a number that differs from the one
 	// before, so that a report that says nothing new is still seen to be new.
 	Sequence uint64 `json:"sequence"`
+}
+
+// Prefix is one service prefix of a node. The attributes are those of normal
+// service, whatever is announced now: a route de-preferred for an hour is not
+// another route.
+type Prefix struct {
+	Prefix       netip.Prefix `json:"prefix"`
+	Announcement string       `json:"announcement"` // Announced, Depreferred or Withdrawn
+	MED          uint32       `json:"med,omitempty"`
+	Prepend      int          `json:"prepend,omitempty"`
+	Communities  []string     `json:"communities,omitempty"`
 }
 
 // Usage is how much of one bounded resource is in use, both in the resource's
@@ -186,7 +208,27 @@ func (r *Report) validate() error {
 		}
 	}
 	errs = append(errs, checkUsage(r.Usage)...)
+	errs = append(errs, checkPrefixes(r.Prefixes)...)
 	return errors.Join(errs...)
+}
+
+func checkPrefixes(list []Prefix) (errs []error) {
+	if len(list) > MaxPrefixes {
+		errs = append(errs, fmt.Errorf("prefixes: more than %d", MaxPrefixes))
+	}
+	for i, p := range list {
+		if !p.Prefix.IsValid() {
+			errs = append(errs, fmt.Errorf("prefixes[%d]: not a prefix", i))
+		}
+		errs = append(errs, checkOneOf(fmt.Sprintf("prefixes[%d].announcement", i), p.Announcement, Announced, Depreferred, Withdrawn))
+		if len(p.Communities) > MaxCommunities {
+			errs = append(errs, fmt.Errorf("prefixes[%d].communities: more than %d", i, MaxCommunities))
+		}
+		for _, c := range p.Communities {
+			errs = append(errs, checkText(fmt.Sprintf("prefixes[%d].communities", i), c))
+		}
+	}
+	return errs
 }
 
 // Validate says what is wrong with d, or returns nil.

@@ -17,7 +17,10 @@ func goodReport() Report {
 		State: StateHealthy, Announcement: Announced, Reason: "serving",
 		Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")},
 		Usage:     []Usage{{Resource: "cpu", Used: 0.5, Ceiling: 2}},
-		Sequence:  7,
+		Prefixes: []Prefix{{
+			Prefix: netip.MustParsePrefix("192.0.2.0/24"), Announcement: Announced, MED: 10, Prepend: 1, Communities: []string{"65000:1"},
+		}},
+		Sequence: 7,
 	}
 }
 
@@ -40,6 +43,14 @@ func TestReportValidation(t *testing.T) {
 		{"reason:", func(r *Report) { r.Reason = strings.Repeat("x", maxText+1) }},
 		{"addresses[0]:", func(r *Report) { r.Addresses = []netip.Addr{{}} }},
 		{"more than 256", func(r *Report) { r.Usage = make([]Usage, 257) }},
+		{"", func(r *Report) {
+			r.Prefixes = append(r.Prefixes, Prefix{Prefix: netip.MustParsePrefix("2001:db8::/48"), Announcement: Withdrawn})
+		}},
+		{"prefixes: more than 128", func(r *Report) { r.Prefixes = make([]Prefix, MaxPrefixes+1) }},
+		{"prefixes[0]: not a prefix", func(r *Report) { r.Prefixes[0].Prefix = netip.Prefix{} }},
+		{"prefixes[0].announcement:", func(r *Report) { r.Prefixes[0].Announcement = "up" }},
+		{"prefixes[0].communities: more than 32", func(r *Report) { r.Prefixes[0].Communities = make([]string, 33) }},
+		{"prefixes[0].communities:", func(r *Report) { r.Prefixes[0].Communities = []string{strings.Repeat("x", maxText+1)} }},
 		{"usage[0].resource:", func(r *Report) { r.Usage = []Usage{{}} }},
 		{"usage[0].used:", func(r *Report) { r.Usage[0].Used = -1 }},
 		{"usage[0].ceiling:", func(r *Report) { r.Usage[0].Ceiling = math.Inf(1) }},
