@@ -41,12 +41,16 @@ import (
 
 // Options is what an agent is made of.
 type Options struct {
-	File     string         // the config file, read again by Reload
-	Config   *configs.Pop   // its contents
-	Store    fleet.Store    // where shared state lives
-	Sealer   *fleet.Sealer  // nil only with a memory store
-	Catalog  *fleet.Catalog // Consul's services; nil without Consul
-	Worker   []string       // the worker's command line: the binary, then its arguments
+	File    string         // the config file, read again by Reload
+	Config  *configs.Pop   // its contents
+	Store   fleet.Store    // where shared state lives
+	Sealer  *fleet.Sealer  // nil only with a memory store
+	Catalog *fleet.Catalog // Consul's services; nil without Consul
+	Worker  []string       // the worker's command line: the binary, then its arguments
+	// StateDir is a directory of this node's own, for what a restart has to find
+	// again: how far a drain had come, and the orders in force. It is made if
+	// need be. Empty: nothing is kept, and a restart asks the fleet store.
+	StateDir string
 	Log      *slog.Logger
 	Registry *prometheus.Registry
 }
@@ -65,6 +69,7 @@ type Agent struct {
 	supervisor *supervisor
 	conf       *configurator
 	controller *controller
+	standing   *stateFile // nil without a state directory
 	started    *configs.Pop
 
 	events  chan workerEvent
@@ -109,7 +114,13 @@ func New(o Options) (*Agent, error) {
 			return nil, err
 		}
 	}
-	a.controller = a.newController(time.Now())
+	now := time.Now()
+	a.controller = a.newController(now)
+	var left standing
+	if a.standing, left, err = openStateFile(o.StateDir, cfg.Node.Name, o.Log.With("part", "state"), a.metrics); err != nil {
+		return nil, err
+	}
+	a.resume(now, left.at(now))
 	return a, nil
 }
 
@@ -156,6 +167,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	if a.speaker != nil {
 		group.Add(daemon.NewTask("bgp speaker", a.speaker.Run))
 	}
+	if a.standing != nil {
+		group.Add(daemon.NewTask("state file", a.standing.run))
+	}
 	ended := make(chan error, 1)
 	go func() {
 		err := group.Run(base)
@@ -171,6 +185,7 @@ func (a *Agent) Run(ctx context.Context) error {
 
 // serve opens the sockets and runs the node until ctx ends.
 func (a *Agent) serve(ctx context.Context) error {
+	a.restore(ctx)
 	a.awaitFleet(ctx)
 	now := time.Now()
 	if err := a.conf.start(ctx, a.fleetInputs(a.started, now)); err != nil {
@@ -251,6 +266,10 @@ func (a *Agent) control(ctx context.Context) error {
 func (a *Agent) stateChanged(s state) {
 	a.state.Store(&s)
 	a.metrics.show(s)
+	a.standing.keep(standing{
+		Version: standingVersion, Node: a.started.Node.Name,
+		Stage: s.Drain.stage, Since: s.Drain.since, Orders: s.Orders,
+	})
 	a.member.tell(a.report(s))
 	if a.closing.Swap(s.Drain.closing()) != s.Drain.closing() {
 		a.poke()
@@ -367,7 +386,7 @@ func (a *Agent) adopted(cfg *configs.Pop) {
 func (a *Agent) retire(ctx context.Context) {
 	c, pace := a.controller, a.conf.config().Drain
 	if c.route.announced != Withdrawn {
-		c.announce(ctx, time.Now(), decision{want: Withdrawn, reason: "agent stops"})
+		c.announce(ctx, time.Now(), decision{want: Withdrawn, reason: "agent stops"}, nil)
 		a.stateChanged(c.state(c.judge.Verdict(time.Now())))
 		a.follow(ctx, pace.Withdraw.Std(), func() bool { return false })
 	}

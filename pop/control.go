@@ -10,6 +10,7 @@ import (
 
 	"anyedge/bgp"
 	"anyedge/configs"
+	"anyedge/internal/fleet"
 	"anyedge/internal/health"
 	"anyedge/pop/headroom"
 	"anyedge/pop/proxy"
@@ -53,6 +54,7 @@ type controller struct {
 	remote    string         // trouble with something remote, as last known
 	room      string         // what there is no room for, as last known
 	shedding  string         // the resource that was at its shed mark, if any
+	orders    fleet.Orders   // at the last step
 }
 
 // workerState is what the agent knows of the worker process.
@@ -75,6 +77,8 @@ type state struct {
 	Announced Announcement
 	Reason    string
 	Since     time.Time
+	Except    exceptions
+	Orders    fleet.Orders
 	Drain     drain
 	Lease     leaseStatus
 	Worker    workerState
@@ -83,7 +87,7 @@ type state struct {
 func newController(cfg *configs.Pop, log *slog.Logger, m *metrics, now time.Time) *controller {
 	return &controller{
 		log: log, metrics: m, cfg: cfg, judge: newJudge(cfg),
-		route:  route{announced: Withdrawn, reason: "starting", since: now},
+		route:  route{announced: Withdrawn, reason: "starting", since: now, drain: drain{stage: DrainNone, since: now}},
 		worker: workerState{absent: now},
 		misses: make(map[string]int),
 	}
@@ -203,20 +207,23 @@ func (c *controller) step(ctx context.Context, now time.Time) {
 	if after := c.route.drain.stage; stage != after && stage != "" {
 		c.log.Info("drain stage changed", "from", stage, "to", after)
 	}
-	c.announce(ctx, now, d)
+	c.announce(ctx, now, d, except(d.want, f.fleet.orders))
 	c.route.settle(ctx, now, f.fleet.listed)
 	c.cureHang(now, verdict)
+	c.orders = f.fleet.orders
 	c.changed(c.state(verdict))
 }
 
 // announce makes the decision the speaker's desired state.
-func (c *controller) announce(ctx context.Context, now time.Time, d decision) {
+func (c *controller) announce(ctx context.Context, now time.Time, d decision, ex exceptions) {
 	before := c.route.announced
-	if !c.route.follow(now, d) {
+	if !c.route.follow(now, d, ex) {
 		return
 	}
-	c.log.Info("announcement changes", "from", before, "to", d.want, "reason", d.reason)
-	c.metrics.transitions.WithLabelValues(string(d.want)).Inc()
+	c.log.Info("announcement changes", "from", before, "to", d.want, "reason", d.reason, "prefixes_apart", len(ex))
+	if before != d.want {
+		c.metrics.transitions.WithLabelValues(string(d.want)).Inc()
+	}
 	c.set(ctx)
 }
 
@@ -228,7 +235,7 @@ func (c *controller) set(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, setTimeout)
 	defer cancel()
-	if err := c.speaker.Set(ctx, announcements(c.cfg.BGP, c.route.announced)); err != nil {
+	if err := c.speaker.Set(ctx, announcements(c.cfg.BGP, c.route.announced, c.route.except)); err != nil {
 		c.log.Error("speaker did not take the announcement yet", "announcement", c.route.announced, "error", err)
 	}
 }
@@ -311,28 +318,30 @@ func (c *controller) lackOfRoom(v *proxy.Vitals) string {
 func (c *controller) state(v health.Verdict) state {
 	return state{
 		Verdict: v, Announced: c.route.announced, Reason: c.route.reason, Since: c.route.since,
+		Except: c.route.except, Orders: c.orders,
 		Drain: c.route.drain, Lease: c.route.lease.answer, Worker: c.worker,
 	}
 }
 
-// announcements returns the routes for an announcement: none when withdrawn.
-func announcements(cfg *configs.BGP, a Announcement) []bgp.Announcement {
-	shape := cfg.Announce
-	switch a {
-	case Withdrawn:
-		return nil
-	case Depreferred:
-		shape = *cfg.Deprefer
-	}
-	communities := make([]uint32, 0, len(shape.Communities))
-	for _, s := range shape.Communities {
-		// The config was validated against the same syntax.
-		if v, err := bgp.ParseCommunity(s); err == nil {
-			communities = append(communities, v)
-		}
-	}
+// announcements returns the routes for an announcement, but for exceptions: none
+// for what is withdrawn.
+func announcements(cfg *configs.BGP, a Announcement, ex exceptions) []bgp.Announcement {
 	var routes []bgp.Announcement
 	for _, p := range cfg.Prefixes {
+		shape := cfg.Announce
+		switch ex.of(p, a) {
+		case Withdrawn:
+			continue
+		case Depreferred:
+			shape = *cfg.Deprefer
+		}
+		communities := make([]uint32, 0, len(shape.Communities))
+		for _, s := range shape.Communities {
+			// The config was validated against the same syntax.
+			if v, err := bgp.ParseCommunity(s); err == nil {
+				communities = append(communities, v)
+			}
+		}
 		hop := cfg.NextHop.IPv4
 		if p.Addr().Is6() {
 			hop = cfg.NextHop.IPv6

@@ -10,6 +10,9 @@ import (
 	"anyedge/pop/guard"
 )
 
+// drained asks the node to go.
+var drained = fleet.Orders{Drain: &fleet.Drain{Scope: fleet.ScopeNode, Name: "fra-1"}}
+
 var tooManyOut = &guard.Refusal{Cause: guard.TooManyOut, Detail: "iad already out, max_out is 1"}
 
 // fails makes the node unfit to serve for as long as the test lasts.
@@ -21,7 +24,7 @@ func TestDrainGoesInOrderWithALease(t *testing.T) {
 	serving(t, func(t *testing.T, n *node) {
 		pace := n.c.cfg.Drain
 		n.vitals.Connections = 7
-		n.view.drain = true
+		n.view.orders = drained
 		n.run(tick)
 		n.because("drain: de-preferred")
 		n.stays(Depreferred, pace.Deprefer.Std()-2*tick)
@@ -44,7 +47,7 @@ func TestDrainGoesInOrderWithALease(t *testing.T) {
 			t.Errorf("stage %s once clients are gone, want %s", n.c.route.drain.stage, DrainCompleted)
 		}
 		n.stays(Withdrawn, time.Minute)
-		n.view.drain = false
+		n.view.orders = fleet.Orders{}
 		n.await(Announced, time.Second)
 		n.run(2 * leaseRetry)
 		if n.store.held != "" {
@@ -57,7 +60,7 @@ func TestDrainGoesInOrderWithALease(t *testing.T) {
 func TestDrainThatTheGuardRefusesStaysDepreferred(t *testing.T) {
 	serving(t, func(t *testing.T, n *node) {
 		n.store.refusal = tooManyOut
-		n.view.drain = true
+		n.view.orders = drained
 		n.await(Depreferred, time.Second)
 		for range 600 {
 			n.run(tick)
@@ -82,7 +85,7 @@ func TestDrainWithoutTheStoreStaysDepreferred(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			serving(t, func(t *testing.T, n *node) {
-				n.view.drain = true
+				n.view.orders = drained
 				n.await(Depreferred, time.Second)
 				away(n)
 				n.stays(Depreferred, time.Minute)
@@ -151,14 +154,14 @@ func TestLateAnswerIsAwaited(t *testing.T) {
 // An answer may come when the node does not need it any more.
 func TestLeaseGrantedTooLateIsGivenBack(t *testing.T) {
 	serving(t, func(t *testing.T, n *node) {
-		n.view.drain = true
+		n.view.orders = drained
 		n.await(Depreferred, time.Second)
 		n.store.silent = make(chan struct{})
 		n.run(n.c.cfg.Drain.Deprefer.Std() + 2*tick)
 		if n.store.busy != 1 {
 			t.Fatal("the lease is not being asked for")
 		}
-		n.view.drain = false
+		n.view.orders = fleet.Orders{}
 		n.await(Announced, time.Second)
 		close(n.store.silent)
 		n.run(3 * leaseRetry)

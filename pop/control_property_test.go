@@ -78,7 +78,11 @@ func (n *node) trouble(rng *rand.Rand) {
 	case 6:
 		n.use(proxy.ResourceMemory, float64(rng.IntN(100)))
 	case 7:
-		n.view.drain = !n.view.drain
+		if n.view.orders.Drain == nil {
+			n.view.orders = drained
+		} else {
+			n.view.orders = fleet.Orders{}
+		}
 		n.vitals.Connections = int64(rng.IntN(3))
 	case 8:
 		n.view.connected = !n.view.connected
@@ -118,7 +122,7 @@ func (n *node) heal(rng *rand.Rand) {
 	if !n.back.IsZero() {
 		n.back = time.Now()
 	}
-	n.hung, n.view.drain, n.view.connected = false, false, true
+	n.hung, n.view.orders, n.view.connected = false, fleet.Orders{}, true
 	clear(n.broken)
 	n.vitals.Pools[0].Usable = 1
 	n.vitals.Usage = nil

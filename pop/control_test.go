@@ -271,10 +271,10 @@ func TestAddedAddressIsUnknownUntilProbed(t *testing.T) {
 
 func TestAnnouncementsOfEachState(t *testing.T) {
 	cfg := parse(t, testConfig)
-	if got := announcements(cfg.BGP, Withdrawn); got != nil {
+	if got := announcements(cfg.BGP, Withdrawn, nil); got != nil {
 		t.Errorf("withdrawn: %v, want nil", got)
 	}
-	normal, less := announcements(cfg.BGP, Announced), announcements(cfg.BGP, Depreferred)
+	normal, less := announcements(cfg.BGP, Announced, nil), announcements(cfg.BGP, Depreferred, nil)
 	if len(normal) != 2 || len(less) != 2 {
 		t.Fatalf("%d and %d routes, want 2", len(normal), len(less))
 	}

@@ -36,6 +36,8 @@ type member struct {
 
 	wake chan struct{} // capacity 1: the report changed in substance
 
+	restored fleet.Orders // of an earlier process of this node; not changed once Run runs
+
 	mu      sync.Mutex
 	census  census
 	report  fleet.Report
@@ -207,7 +209,10 @@ func (m *member) look(now time.Time) fleetView {
 		frozen:    view.Leases.Freeze != nil,
 		session:   m.currentSession(),
 	}
-	_, v.drain = view.Drained(m.node.Name, m.node.Pop, m.node.Region, now)
+	v.orders = view.Orders(m.node.Name, m.node.Pop, m.node.Region, now)
+	if view.ConnectedSince.IsZero() { // until the store has been asked, what was in force stays so
+		v.orders = v.orders.Or(m.restored.At(now))
+	}
 	for _, list := range [][]fleet.Lease{view.Leases.Holders, view.Leases.Waiting} {
 		v.listed = v.listed || slices.ContainsFunc(list, func(l fleet.Lease) bool { return l.Node == m.node.Name })
 	}

@@ -245,9 +245,9 @@ func TestLookSeesDrains(t *testing.T) {
 		if err := fra.fleet.SetDrain(t.Context(), d); err != nil {
 			t.Fatal(err)
 		}
-		fra.sees(t, d.Scope+" drain", func(*fleet.View) bool { return fra.look(time.Now()).drain })
+		fra.sees(t, d.Scope+" drain", func(*fleet.View) bool { return fra.look(time.Now()).orders.Drain != nil })
 		fra.fleet.ClearDrain(t.Context(), d.Scope, d.Name)
-		fra.sees(t, d.Scope+" drain end", func(*fleet.View) bool { return !fra.look(time.Now()).drain })
+		fra.sees(t, d.Scope+" drain end", func(*fleet.View) bool { return fra.look(time.Now()).orders.Drain == nil })
 	}
 }
 

@@ -21,6 +21,7 @@ type metrics struct {
 	configAge     prometheus.Gauge
 	generation    prometheus.Gauge
 	fleet         prometheus.Gauge
+	stateErrors   prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -48,6 +49,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "anyedge_pop_config_generation", Help: "The generation of the worker's state."}),
 		fleet: auto.NewGauge(prometheus.GaugeOpts{
 			Name: "anyedge_pop_fleet_connected", Help: "1 while the fleet store answers."}),
+		stateErrors: auto.NewCounter(prometheus.CounterOpts{
+			Name: "anyedge_pop_state_file_errors_total", Help: "Failed writes of the state file."}),
 	}
 	for _, cause := range guard.Causes() {
 		m.refusals.WithLabelValues(string(cause))

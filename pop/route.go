@@ -22,6 +22,7 @@ type route struct {
 	announced Announcement
 	reason    string
 	since     time.Time // of announced
+	except    exceptions
 	wanted    time.Time // since when it has been wished to withdraw; zero while it is not
 }
 
@@ -40,7 +41,7 @@ type facts struct {
 type fleetView struct {
 	connected bool
 	frozen    bool          // as last known: too much of the fleet turned unhealthy together
-	drain     bool          // this node is asked to drain
+	orders    fleet.Orders  // what operators ask of this node
 	listed    bool          // the document of leases has this node
 	session   fleet.Session // empty while there is none
 }
@@ -48,7 +49,7 @@ type fleetView struct {
 // step advances the drain and returns what to announce now, as far as the guard
 // permits it.
 func (r *route) step(ctx context.Context, now time.Time, f facts) decision {
-	df := drainFacts{requested: f.fleet.drain, connections: f.connections}
+	df := drainFacts{requested: f.fleet.orders.Drain != nil, connections: f.connections}
 	if r.announced == Withdrawn {
 		df.withdrawn = r.since
 	}
@@ -107,15 +108,17 @@ func (r *route) permit(ctx context.Context, now time.Time, view fleetView, d dec
 	return decision{want: Depreferred, reason: d.reason + "; not withdrawn: fleet store out of reach"}
 }
 
-// follow takes the decision as what is announced now, and reports whether that
-// is a change.
-func (r *route) follow(now time.Time, d decision) bool {
+// follow takes the decision, and what orders make different for some prefixes,
+// as what is announced now, and reports whether that is a change.
+func (r *route) follow(now time.Time, d decision, ex exceptions) bool {
 	r.reason = d.reason
-	if d.want == r.announced {
-		return false
+	changed := d.want != r.announced
+	if changed {
+		r.announced, r.since = d.want, now
 	}
-	r.announced, r.since = d.want, now
-	return true
+	changed = changed || !ex.equal(r.except)
+	r.except = ex
+	return changed
 }
 
 // settle gives the lease back when the route is up again, or was not taken back

@@ -180,12 +180,12 @@ func (n *simNode) step() {
 		facts.remote = "pool"
 	}
 	facts.fleet = fleetView{
-		connected: view.Connected, frozen: view.Leases.Freeze != nil, drain: len(view.Drains) > 0, session: n.session,
+		connected: view.Connected, frozen: view.Leases.Freeze != nil, orders: view.Orders(n.name, n.pop, "", f.now), session: n.session,
 		listed: slices.ContainsFunc(slices.Concat(view.Leases.Holders, view.Leases.Waiting), func(l fleet.Lease) bool { return l.Node == n.name }),
 	}
 	ctx := context.Background()
 	d := n.route.step(ctx, f.now, facts)
-	if n.route.follow(f.now, d) {
+	if n.route.follow(f.now, d, nil) {
 		n.onWire = d.want
 		f.changed(n, view)
 	}

@@ -3,6 +3,7 @@ package pop
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -54,6 +55,8 @@ type DrainStatus struct {
 	Since time.Time  `json:"since"`
 	// Request is the drain that applies to this node, if one does.
 	Request *fleet.Drain `json:"request,omitempty"`
+	// Prefixes are the drains of single prefixes.
+	Prefixes []fleet.Drain `json:"prefixes,omitempty"`
 }
 
 // WorkerStatus is the worker process as the agent sees it.
@@ -113,9 +116,6 @@ func (a *Agent) Status() Status {
 	if view.Connected {
 		s.Fleet.Since = view.ConnectedSince
 	}
-	if d, ok := view.Drained(n.Name, n.Pop, n.Region, now); ok {
-		s.Drain.Request = &d
-	}
 	st := a.state.Load()
 	if st == nil {
 		return s
@@ -126,7 +126,7 @@ func (a *Agent) Status() Status {
 	if r := st.Lease.refusal; r != nil {
 		s.Guard.Refused, s.Guard.Cause = r.Detail, string(r.Cause)
 	}
-	s.Drain.Stage, s.Drain.Since = st.Drain.stage, st.Drain.since
+	s.Drain = DrainStatus{st.Drain.stage, st.Drain.since, st.Orders.Drain, st.Orders.Prefixes}
 	w := st.Worker
 	s.Worker = WorkerStatus{PID: w.pid, Ready: w.ready(), Crashes: len(w.crashes), LastExit: w.exited}
 	if v := w.vitals; v != nil {
@@ -186,13 +186,19 @@ func (a *Agent) SetDrain(ctx context.Context, d fleet.Drain, span time.Duration)
 	return a.fleet.SetDrain(ctx, d)
 }
 
-// ClearDrain takes such a wish back.
-func (a *Agent) ClearDrain(ctx context.Context, scope, name string) error {
-	return a.fleet.ClearDrain(ctx, scope, name)
+// ClearDrain takes such a wish back: that for the scope, name and prefix of d.
+func (a *Agent) ClearDrain(ctx context.Context, d fleet.Drain) error {
+	if d.Prefix.IsValid() {
+		return a.fleet.ClearPrefixDrain(ctx, d.Scope, d.Name, d.Prefix)
+	}
+	return a.fleet.ClearDrain(ctx, d.Scope, d.Name)
 }
 
-// Drains returns every drain that the fleet knows of.
-func (a *Agent) Drains() []fleet.Drain { return a.fleet.View().Drains }
+// Drains returns every drain that the fleet knows of, those of prefixes last.
+func (a *Agent) Drains() []fleet.Drain {
+	view := a.fleet.View()
+	return slices.Concat(view.Drains, view.PrefixDrains)
+}
 
 // Node returns who the node is.
 func (a *Agent) Node() configs.Node { return a.started.Node }

@@ -37,6 +37,8 @@ func TestDrainAsksForWhatItWasTold(t *testing.T) {
 		{"drain --node fra-2 --for 1h30m --reason kernel", DrainRequest{Scope: "node", Name: "fra-2", Drain: true, Reason: "kernel", For: configs.Duration(90 * time.Minute)}},
 		{"drain --pop fra", DrainRequest{Scope: "pop", Name: "fra", Drain: true}},
 		{"drain --region eu", DrainRequest{Scope: "region", Name: "eu", Drain: true}},
+		{"drain --pop fra --prefix 192.0.2.0/24", DrainRequest{Scope: "pop", Name: "fra", Drain: true, Prefix: netip.MustParsePrefix("192.0.2.0/24")}},
+		{"undrain --prefix 2001:db8::/32", DrainRequest{Scope: "node", Prefix: netip.MustParsePrefix("2001:db8::/32")}},
 		{"undrain", DrainRequest{Scope: "node"}},
 		{"undrain --pop fra", DrainRequest{Scope: "pop", Name: "fra"}},
 	} {
@@ -94,6 +96,11 @@ func drains(t *testing.T, store fleet.Store) (keys []string, newest fleet.Drain)
 	if err != nil {
 		t.Fatal(err)
 	}
+	ofPrefixes, _, err := store.List(t.Context(), "state/prefix-drains/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries = append(entries, ofPrefixes...)
 	var index uint64
 	for _, e := range entries {
 		keys = append(keys, strings.TrimPrefix(e.Key, "state/drains/"))
@@ -122,6 +129,9 @@ func TestDrainReachesTheFleet(t *testing.T) {
 		{"undrain --node fra-2", []string{"pop/iad"}},
 		{"undrain --region eu", []string{"pop/iad"}}, // that was never there
 		{"undrain --pop iad", nil},
+		{"drain --prefix 192.0.2.0/24", []string{"state/prefix-drains/node/fra-1/192.0.2.0_24"}},
+		{"undrain", []string{"state/prefix-drains/node/fra-1/192.0.2.0_24"}}, // of the whole
+		{"undrain --prefix 192.0.2.0/24", nil},
 	} {
 		status, _, errOut := call(append(strings.Fields(c.args), "--admin", admin)...)
 		got, newest := drains(t, store)
@@ -159,12 +169,13 @@ func TestDrainEndpointRefusesNonsense(t *testing.T) {
 	agent, store := newAgent(t)
 	admin := serveAdmin(t, popEndpoints(agent))
 	for body, want := range map[string]string{
-		`{"drain":true}`:                                 `scope: "" is not node, pop or region`,
-		`{"scope":"planet","drain":true}`:                `scope: "planet" is not node, pop or region`,
-		`{"scope":"node","drain":true,"for":"-1h"}`:      "negative",
-		`{"scope":"node","drian":true}`:                  `unknown field "drian"`,
-		`{"scope":"node","name":"no name","drain":true}`: `"no name" is not a name`,
-		`{"scope":"node","name":"../x","drain":false}`:   `"../x" is not a name`,
+		`{"drain":true}`:                                        `scope: "" is not node, pop or region`,
+		`{"scope":"planet","drain":true}`:                       `scope: "planet" is not node, pop or region`,
+		`{"scope":"node","drain":true,"for":"-1h"}`:             "negative",
+		`{"scope":"node","drain":true,"prefix":"192.0.2.1/24"}`: "has bits behind its length",
+		`{"scope":"node","drian":true}`:                         `unknown field "drian"`,
+		`{"scope":"node","name":"no name","drain":true}`:        `"no name" is not a name`,
+		`{"scope":"node","name":"../x","drain":false}`:          `"../x" is not a name`,
 	} {
 		err := ops.Client{Address: netip.MustParseAddrPort(admin)}.Post(t.Context(), "/v1/drain", json.RawMessage(body), nil)
 		var refused *ops.Error

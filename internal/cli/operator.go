@@ -77,10 +77,12 @@ func (c *invocation) postDrain(drain bool, fill func(*DrainRequest)) error {
 		fleet.ScopePop:    c.flags.String("pop", "", "the `name` of a PoP"),
 		fleet.ScopeRegion: c.flags.String("region", "", "the `name` of a region"),
 	}
+	var prefix netip.Prefix
+	c.flags.TextVar(&prefix, "prefix", prefix, "only this service `prefix`, which is de-preferred and never withdrawn")
 	if err := c.parse(0); err != nil {
 		return err
 	}
-	req := DrainRequest{Scope: fleet.ScopeNode, Drain: drain}
+	req := DrainRequest{Prefix: prefix, Scope: fleet.ScopeNode, Drain: drain}
 	given := 0
 	for scope, name := range names {
 		if *name != "" {

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,6 +28,7 @@ import (
 // runPop runs a node's agent.
 func runPop(c *invocation) error {
 	file := c.flags.String("config", "", "the node's config `file`")
+	state := c.flags.String("state-dir", stateDirectory(), "a `directory` of this node's own, for what a restart has to find again; without one a restart asks the fleet store only")
 	if err := c.parse(0); err != nil {
 		return err
 	}
@@ -56,6 +59,7 @@ func runPop(c *invocation) error {
 	agent, err := pop.New(pop.Options{
 		File: *file, Config: cfg, Store: store, Sealer: sealer, Catalog: catalog,
 		Worker:   []string{binary, "proxy", "--log-level", cfg.Log.Level, "--log-format", cfg.Log.Format},
+		StateDir: *state,
 		Log:      log.With("node", cfg.Node.Name),
 		Registry: registry,
 	})
@@ -78,6 +82,13 @@ func runPop(c *invocation) error {
 		return err
 	}
 	return serve(log, notifier, agent.Reload, agent, admin)
+}
+
+// stateDirectory is where the service manager says that state belongs (see
+// systemd.exec(5), StateDirectory=); of several the first.
+func stateDirectory() string {
+	first, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
+	return first
 }
 
 // serve runs a daemon's tasks until a signal ends it, and reloads on SIGHUP.
@@ -151,6 +162,8 @@ type DrainRequest struct {
 	By     string           `json:"by,omitempty"`
 	Reason string           `json:"reason,omitempty"`
 	For    configs.Duration `json:"for,omitempty"` // 0: until it is ended
+	// Prefix limits it to one service prefix, which is de-preferred only.
+	Prefix netip.Prefix `json:"prefix,omitzero"`
 }
 
 // popEndpoints is the admin API of a node.
@@ -166,7 +179,7 @@ func popEndpoints(a *pop.Agent) []ops.Endpoint {
 		get("/v1/pools", "backends and how they are doing", func() any { return a.Pools() }),
 		get("/v1/tickets", "session ticket keys, without the keys", func() any { return a.Tickets() }),
 		get("/v1/drain", "every drain in the fleet", func() any { return map[string]any{"drains": a.Drains()} }),
-		{Method: http.MethodPost, Path: "/v1/drain", Doc: "begin or end a drain of a node, a PoP or a region",
+		{Method: http.MethodPost, Path: "/v1/drain", Doc: "begin or end a drain of a node, a PoP or a region, or of one prefix there",
 			Handle: func(ctx context.Context, r ops.Request) (any, error) { return nil, drain(ctx, a, r) }},
 	}
 }
@@ -186,7 +199,7 @@ func drain(ctx context.Context, a *pop.Agent, r ops.Request) error {
 	if req.Name != "" {
 		name = req.Name
 	}
-	d := fleet.Drain{Scope: req.Scope, Name: name, By: req.By, Reason: req.Reason}
+	d := fleet.Drain{Scope: req.Scope, Name: name, Prefix: req.Prefix, By: req.By, Reason: req.Reason}
 	err := d.Validate()
 	if err != nil {
 		return ops.BadRequest("%w", err)
@@ -194,7 +207,7 @@ func drain(ctx context.Context, a *pop.Agent, r ops.Request) error {
 	if req.Drain {
 		err = a.SetDrain(ctx, d, req.For.Std())
 	} else {
-		err = a.ClearDrain(ctx, d.Scope, d.Name)
+		err = a.ClearDrain(ctx, d)
 	}
 	if err != nil {
 		return ops.Unavailable("the fleet store did not take it: %w", err)

@@ -21,6 +21,8 @@
 //
 //	reports/NODE              Report, bound to the node's session
 //	state/drains/SCOPE/NAME   Drain
+//	state/prefix-drains/SCOPE/NAME/ADDRESS_LENGTH
+//	                          Drain of one prefix
 //	state/leases              the document of withdraw leases, wishes for one, and a freeze
 //	state/holders/NODE        proof that NODE's lease, or wish, is alive, bound to its session
 //	state/ring                ticket keys, sealed

@@ -15,13 +15,14 @@ import (
 
 // Keys of the store; the package comment has the table.
 const (
-	prefixReports   = "reports/"
-	prefixState     = "state/"
-	prefixDrains    = prefixState + "drains/"
-	prefixHolders   = prefixState + "holders/"
-	prefixInventory = prefixState + "inventory/"
-	keyLeases       = prefixState + "leases"
-	keyRing         = prefixState + "ring"
+	prefixReports      = "reports/"
+	prefixState        = "state/"
+	prefixDrains       = prefixState + "drains/"
+	prefixPrefixDrains = prefixState + "prefix-drains/"
+	prefixHolders      = prefixState + "holders/"
+	prefixInventory    = prefixState + "inventory/"
+	keyLeases          = prefixState + "leases"
+	keyRing            = prefixState + "ring"
 )
 
 // A write that got no answer, or met another writer, is tried again this often,
@@ -137,7 +138,8 @@ func (f *Fleet) TakeOver(ctx context.Context, node string) error {
 	})
 }
 
-// SetDrain writes a drain in place of the one for the same scope and name.
+// SetDrain writes a drain in place of the one for the same scope, name and
+// prefix.
 func (f *Fleet) SetDrain(ctx context.Context, d Drain) error {
 	if err := d.Validate(); err != nil {
 		return fmt.Errorf("drain: %w", err)
@@ -146,18 +148,17 @@ func (f *Fleet) SetDrain(ctx context.Context, d Drain) error {
 	if err != nil {
 		return fmt.Errorf("drain: %w", err)
 	}
-	return f.update(ctx, drainKey(d.Scope, d.Name), func([]byte) ([]byte, error) { return value, nil })
+	return f.update(ctx, drainKey(d), func([]byte) ([]byte, error) { return value, nil })
 }
 
 // ClearDrain takes a drain away. To clear one that is not there succeeds.
 func (f *Fleet) ClearDrain(ctx context.Context, scope, name string) error {
-	if err := (Drain{Scope: scope, Name: name}).Validate(); err != nil {
+	d := Drain{Scope: scope, Name: name}
+	if err := d.Validate(); err != nil {
 		return fmt.Errorf("drain: %w", err)
 	}
-	return f.update(ctx, drainKey(scope, name), func([]byte) ([]byte, error) { return nil, nil })
+	return f.update(ctx, drainKey(d), func([]byte) ([]byte, error) { return nil, nil })
 }
-
-func drainKey(scope, name string) string { return prefixDrains + scope + "/" + name }
 
 // SetInventory writes the whole set of a pool's backends; none is a valid set.
 func (f *Fleet) SetInventory(ctx context.Context, pool string, set []Backend) error {

@@ -322,6 +322,10 @@ func (f *Fleet) decode(e Entry) (kind string, value any, err error) {
 		value, err = decodeDrain(scope, name, e.Value)
 		return kindDrain, value, err
 	}
+	if strings.HasPrefix(e.Key, prefixPrefixDrains) {
+		value, err = decodePrefixDrain(e.Key, e.Value)
+		return kindDrain, value, err
+	}
 	if pool, ok := strings.CutPrefix(e.Key, prefixInventory); ok {
 		if err := checkName("pool", pool); err != nil {
 			return kindInventory, nil, err
@@ -357,14 +361,18 @@ func reportsPart(v *View, list []kept) {
 
 // statePart fills in what comes from prefixState.
 func statePart(v *View, list []kept) {
-	v.Drains, v.Leases, v.Ring, v.RingIndex = nil, Leases{}, nil, 0
+	v.Drains, v.PrefixDrains, v.Leases, v.Ring, v.RingIndex = nil, nil, Leases{}, nil, 0
 	v.Inventory = make(map[string][]Backend)
 	holders := make(map[string]Entry)
 	var document Leases
 	for _, item := range list {
 		switch good := item.good.(type) {
 		case Drain:
-			v.Drains = append(v.Drains, good)
+			if good.Prefix.IsValid() {
+				v.PrefixDrains = append(v.PrefixDrains, good)
+			} else {
+				v.Drains = append(v.Drains, good)
+			}
 		case []Backend:
 			v.Inventory[strings.TrimPrefix(item.entry.Key, prefixInventory)] = good
 		case Leases:
@@ -387,4 +395,5 @@ func statePart(v *View, list []kept) {
 		}
 	}
 	slices.SortFunc(v.Drains, compareDrains)
+	slices.SortFunc(v.PrefixDrains, comparePrefixDrains)
 }

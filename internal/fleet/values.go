@@ -104,6 +104,11 @@ type Drain struct {
 	At     time.Time `json:"at,omitzero"`
 	// Until ends the drain by the clock of whoever reads it; zero is never.
 	Until time.Time `json:"until,omitzero"`
+	// Prefix limits the drain to one service prefix, which is then de-preferred
+	// and no more: the guard counts PoPs, not prefixes, so nobody could say
+	// whether others still announce one that is withdrawn. The zero Prefix is
+	// all of the node.
+	Prefix netip.Prefix `json:"prefix,omitzero"`
 }
 
 // Active reports whether d holds at now.
@@ -236,6 +241,7 @@ func (d Drain) Validate() error {
 	return errors.Join(
 		checkOneOf("scope", d.Scope, ScopeNode, ScopePop, ScopeRegion),
 		checkName("name", d.Name),
+		checkPrefix("prefix", d.Prefix),
 		checkText("by", d.By),
 		checkText("reason", d.Reason),
 	)
@@ -341,7 +347,7 @@ func decodeDrain(scope, name string, value []byte) (Drain, error) {
 	if err := json.Unmarshal(value, &d); err != nil {
 		return Drain{}, err
 	}
-	if d.Scope != scope || d.Name != name {
+	if d.Scope != scope || d.Name != name || d.Prefix.IsValid() {
 		return Drain{}, fmt.Errorf("%.80q under the key of %q", d.Scope+"/"+d.Name, scope+"/"+name)
 	}
 	return d, d.Validate()

@@ -21,10 +21,12 @@ type View struct {
 	// was made.
 	LostSince time.Time
 
-	Reports   []Seen  // by Node
-	Drains    []Drain // by Scope, then Name; those that have run out included
-	Leases    Leases  // only those that are alive
-	Inventory map[string][]Backend
+	Reports []Seen  // by Node
+	Drains  []Drain // by Scope, then Name; those that have run out included
+	// PrefixDrains are the drains of single prefixes, by Scope, Name and Prefix.
+	PrefixDrains []Drain
+	Leases       Leases // only those that are alive
+	Inventory    map[string][]Backend
 
 	// Ring is the ring of ticket keys in clear; nil if there is none. It is a
 	// secret: it goes into no log and no answer.
