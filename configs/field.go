@@ -76,6 +76,8 @@ func wanted(t reflect.Type) string {
 		return "an address and port such as 192.0.2.1:443"
 	case typePrefix:
 		return "a network such as 192.0.2.0/24"
+	case reflect.TypeFor[InterfaceAddress]():
+		return "an address with the length of its network such as 192.0.2.10/24"
 	case reflect.TypeFor[Duration]():
 		return "a duration such as 250ms or 1h"
 	case reflect.TypeFor[Size]():

@@ -19,6 +19,9 @@ type Pop struct {
 	Pools []Pool `yaml:"pools" required:"true"`
 	// BGP announces the service prefixes. Without it nothing is announced.
 	BGP *BGP `yaml:"bgp"`
+	// VRRP keeps service addresses on one node of a small PoP whose routers do not
+	// speak BGP, in place of bgp.
+	VRRP []VRRP `yaml:"vrrp"`
 	// Health says when the node counts as able to serve.
 	Health Health `yaml:"health"`
 	// Guard bounds how much of the fleet may withdraw at once.

@@ -62,6 +62,7 @@ func (p *Pop) check(d *document) {
 	if p.BGP != nil {
 		p.BGP.check(d)
 	}
+	p.checkVRRP(d)
 	h := p.Health
 	d.atLeast("health.vitals_timeout", h.VitalsTimeout, 2, "health.vitals_interval", h.VitalsInterval)
 	d.atLeast("health.hold_down_max", h.HoldDownMax, 1, "health.hold_down", h.HoldDown)

@@ -30,10 +30,23 @@ var kinds = []struct {
 
 func referenceFile(kind string) string { return filepath.Join("reference", kind+".yaml") }
 
+// referenceFiles are those of a kind: keys that exclude each other are in files
+// of their own.
+func referenceFiles(t *testing.T, kind string) []string {
+	t.Helper()
+	more, err := filepath.Glob(filepath.Join("reference", kind+"-*.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(more, referenceFile(kind))
+}
+
 func TestReferenceIsValid(t *testing.T) {
 	for _, k := range kinds {
-		if _, err := k.load(referenceFile(k.name)); err != nil {
-			t.Errorf("%s:\n%v", k.name, err)
+		for _, file := range referenceFiles(t, k.name) {
+			if _, err := k.load(file); err != nil {
+				t.Errorf("%s:\n%v", file, err)
+			}
 		}
 	}
 }
@@ -42,11 +55,13 @@ func TestReferenceIsValid(t *testing.T) {
 func TestReferenceShowsEveryKey(t *testing.T) {
 	for _, k := range kinds {
 		shown := map[string]bool{}
-		shownKeys(readNode(t, referenceFile(k.name)), "", shown)
+		for _, file := range referenceFiles(t, k.name) {
+			shownKeys(readNode(t, file), "", shown)
+		}
 		d := newDocument("")
 		for _, path := range allKeys(d, k.config, "") {
 			if !shown[path] {
-				t.Errorf("%s does not show %s", referenceFile(k.name), path)
+				t.Errorf("no reference file of a %s shows %s", k.name, path)
 			}
 		}
 	}
@@ -56,18 +71,20 @@ func TestReferenceShowsEveryKey(t *testing.T) {
 // tags: a file that shows another value has to say what the default is.
 func TestReferenceShowsDefaults(t *testing.T) {
 	for _, k := range kinds {
-		data, err := os.ReadFile(referenceFile(k.name))
-		if err != nil {
-			t.Fatal(err)
+		for _, file := range referenceFiles(t, k.name) {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines := strings.Split(string(data), "\n")
+			d := newDocument("")
+			if !d.parse(data) {
+				t.Fatal(d.err())
+			}
+			compareDefaults(t, d, k.config, d.root, "", func(n *yaml.Node) bool {
+				return strings.Contains(lines[n.Line-1], "efault")
+			})
 		}
-		lines := strings.Split(string(data), "\n")
-		d := newDocument("")
-		if !d.parse(data) {
-			t.Fatal(d.err())
-		}
-		compareDefaults(t, d, k.config, d.root, "", func(n *yaml.Node) bool {
-			return strings.Contains(lines[n.Line-1], "efault")
-		})
 	}
 }
 

@@ -31,10 +31,12 @@ func loadSchema(t *testing.T, kind string) object {
 // that the schemas use.
 func TestSchemaAcceptsReference(t *testing.T) {
 	for _, k := range kinds {
-		v := validator{root: loadSchema(t, k.name)}
-		v.validate(v.root, readNode(t, referenceFile(k.name)), "")
-		for _, p := range v.problems {
-			t.Errorf("%s: %s", k.name, p)
+		for _, file := range referenceFiles(t, k.name) {
+			v := validator{root: loadSchema(t, k.name)}
+			v.validate(v.root, readNode(t, file), "")
+			for _, p := range v.problems {
+				t.Errorf("%s: %s", file, p)
+			}
 		}
 	}
 }

@@ -65,7 +65,8 @@ type Agent struct {
 	catalog    *catalog
 	member     *member
 	rotator    *rotator
-	speaker    *bgp.Speaker // nil without BGP
+	speaker    *bgp.Speaker    // nil without BGP
+	virtual    *virtualRouters // nil without VRRP
 	supervisor *supervisor
 	conf       *configurator
 	controller *controller
@@ -113,6 +114,9 @@ func New(o Options) (*Agent, error) {
 		if a.speaker, err = newSpeaker(cfg.BGP, o.Log.With("part", "bgp"), o.Registry); err != nil {
 			return nil, err
 		}
+	}
+	if a.virtual, err = newVirtualRouters(cfg.VRRP, o.Log.With("part", "vrrp"), o.Registry); err != nil {
+		return nil, err
 	}
 	now := time.Now()
 	a.controller = a.newController(now)
@@ -170,6 +174,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	if a.standing != nil {
 		group.Add(daemon.NewTask("state file", a.standing.run))
 	}
+	if a.virtual != nil {
+		group.Add(a.virtual.tasks()...)
+	}
 	ended := make(chan error, 1)
 	go func() {
 		err := group.Run(base)
@@ -225,6 +232,9 @@ func (a *Agent) newController(now time.Time) *controller {
 	c := newController(a.started, a.log.With("part", "controller"), a.metrics, now)
 	if a.speaker != nil {
 		c.speaker = a.speaker
+	}
+	if a.virtual != nil {
+		c.elector = a.virtual
 	}
 	c.kill = a.supervisor.kill
 	c.fleet = func(now time.Time) fleetView { return a.member.look(now) }
@@ -286,6 +296,7 @@ func (a *Agent) report(s state) fleet.Report {
 		Announcement: string(s.Announced),
 		Reason:       truncate(s.Reason, 512),
 		Draining:     s.Drain.stage != DrainNone,
+		Standby:      s.Standby,
 	}
 	if s.Verdict.State == health.Unhealthy {
 		r.UnhealthySince = s.Verdict.Since
@@ -357,7 +368,7 @@ func (a *Agent) probe(ctx context.Context) error {
 		round, cancel := context.WithCancel(ctx)
 		var wg sync.WaitGroup
 		for _, l := range cfg.Listeners {
-			wg.Go(func() { probe(round, l, cfg.Health, a.conf.token, a.probes) })
+			wg.Go(func() { probe(round, l, a.conf.door(l), cfg.Health, a.conf.token, a.probes) })
 		}
 		select {
 		case <-ctx.Done():

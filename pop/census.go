@@ -139,6 +139,7 @@ func (c *census) nodes(now time.Time, view *fleet.View) []guard.Node {
 			Name: r.Node, Pop: r.Pop,
 			Healthy: r.State == fleet.StateHealthy,
 			Serving: r.State == fleet.StateHealthy && r.Announcement == fleet.Announced && !r.Draining && !drained,
+			Standby: r.Standby,
 			Usage:   usage(r.Usage),
 		})
 	}

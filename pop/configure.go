@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"reflect"
 	"sync"
 	"sync/atomic"
@@ -30,9 +31,10 @@ type configurator struct {
 	token   string // proves to a probe that our own worker answers
 	quic    proxy.QUICKeys
 
-	look    sync.Mutex // guards cfg and changed, which others read
+	look    sync.Mutex // guards cfg, changed and open, which others read
 	cfg     *configs.Pop
 	changed chan struct{} // closed when cfg is replaced
+	open    *sockets      // those of cfg; nil before the start
 
 	turn     sync.Mutex // held through a whole change, and to read what follows
 	files    *material
@@ -90,11 +92,14 @@ func (c *configurator) start(ctx context.Context, in fleetInputs) error {
 	if err != nil {
 		return err
 	}
-	set, err := bind(ctx, c.cfg.Listeners, nil)
+	set, err := bind(ctx, c.cfg.Listeners, nil, virtualAddresses(c.cfg)...)
 	if err != nil {
 		return err
 	}
 	c.files, c.sockets = files, set
+	c.look.Lock()
+	c.open = set
+	c.look.Unlock()
 	return c.push(ctx, c.cfg, files, set)
 }
 
@@ -140,7 +145,7 @@ func (c *configurator) adopt(ctx context.Context, cfg *configs.Pop) error {
 	if err != nil {
 		return err
 	}
-	set, err := bind(ctx, cfg.Listeners, c.sockets)
+	set, err := bind(ctx, cfg.Listeners, c.sockets, virtualAddresses(cfg)...)
 	if err != nil {
 		return err
 	}
@@ -153,7 +158,7 @@ func (c *configurator) adopt(ctx context.Context, cfg *configs.Pop) error {
 	c.bad = fleetInputs{} // was refused together with the old config
 	c.look.Lock()
 	defer c.look.Unlock()
-	c.cfg = cfg
+	c.cfg, c.open = cfg, set
 	close(c.changed)
 	c.changed = make(chan struct{})
 	return nil
@@ -173,6 +178,14 @@ func (c *configurator) watch() (*configs.Pop, <-chan struct{}) {
 	return c.cfg, c.changed
 }
 
+// door returns where the door of a listener of the config in force is; invalid if
+// it has none.
+func (c *configurator) door(l configs.Listener) netip.AddrPort {
+	c.look.Lock()
+	defer c.look.Unlock()
+	return c.open.door(l)
+}
+
 // restartNeeded says which changed keys a running agent cannot take.
 func restartNeeded(old, cfg *configs.Pop) error {
 	var errs []error
@@ -185,6 +198,7 @@ func restartNeeded(old, cfg *configs.Pop) error {
 	fixed("fleet", old.Fleet, cfg.Fleet)
 	fixed("admin", old.Admin, cfg.Admin)
 	fixed("bgp", session(old.BGP), session(cfg.BGP))
+	fixed("vrrp", old.VRRP, cfg.VRRP)
 	fixed("health", old.Health, cfg.Health)
 	fixed("guard", old.Guard, cfg.Guard)
 	fixed("tls.tickets", old.TLS.Tickets, cfg.TLS.Tickets)

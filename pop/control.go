@@ -39,6 +39,7 @@ type controller struct {
 	log     *slog.Logger
 	metrics *metrics
 	speaker announcer                 // nil without BGP
+	elector elector                   // nil without VRRP
 	kill    func(pid int)             // ends a hung worker
 	fleet   func(time.Time) fleetView // what the fleet is known to look like
 	changed func(state)               // told after every step that changed something
@@ -55,6 +56,7 @@ type controller struct {
 	room      string         // what there is no room for, as last known
 	shedding  string         // the resource that was at its shed mark, if any
 	orders    fleet.Orders   // at the last step
+	standby   bool           // Active in none of its virtual routers
 }
 
 // workerState is what the agent knows of the worker process.
@@ -79,6 +81,7 @@ type state struct {
 	Since     time.Time
 	Except    exceptions
 	Orders    fleet.Orders
+	Standby   bool // Active in none of its virtual routers
 	Drain     drain
 	Lease     leaseStatus
 	Worker    workerState
@@ -110,7 +113,7 @@ func checks(cfg *configs.Pop) []string {
 	for _, l := range cfg.Listeners {
 		names = append(names, checkName(l.Name))
 	}
-	return names
+	return append(names, vrrpChecks(cfg)...)
 }
 
 // configure takes a new config whose identity, speaker and fleet are unchanged.
@@ -191,6 +194,7 @@ func (c *controller) silent(now time.Time) bool {
 // that this process was starved.
 func (c *controller) step(ctx context.Context, now time.Time) {
 	c.observeWorker(now)
+	c.observeElection(now)
 	c.learn()
 	verdict := c.judge.Verdict(now)
 	f := facts{
@@ -230,6 +234,9 @@ func (c *controller) announce(ctx context.Context, now time.Time, d decision, ex
 // set hands the present announcement to the speaker, which keeps it as its
 // desired state whatever becomes of this call.
 func (c *controller) set(ctx context.Context) {
+	if c.elector != nil {
+		c.elector.set(c.route.announced, c.route.reason)
+	}
 	if c.speaker == nil {
 		return
 	}
@@ -318,7 +325,7 @@ func (c *controller) lackOfRoom(v *proxy.Vitals) string {
 func (c *controller) state(v health.Verdict) state {
 	return state{
 		Verdict: v, Announced: c.route.announced, Reason: c.route.reason, Since: c.route.since,
-		Except: c.route.except, Orders: c.orders,
+		Except: c.route.except, Orders: c.orders, Standby: c.standby,
 		Drain: c.route.drain, Lease: c.route.lease.answer, Worker: c.worker,
 	}
 }

@@ -72,7 +72,7 @@ func (m *member) tell(r fleet.Report) {
 	old := m.report
 	m.report = r
 	m.mu.Unlock()
-	if r.State != old.State || r.Announcement != old.Announcement || r.Draining != old.Draining {
+	if r.State != old.State || r.Announcement != old.Announcement || r.Draining != old.Draining || r.Standby != old.Standby {
 		m.poke()
 	}
 }
@@ -266,6 +266,9 @@ func (m *member) underSession(p plea, f func(fleet.Session, fleet.Lease) error) 
 	l := fleet.Lease{
 		Node: m.node.Name, Pop: m.node.Pop, Reason: truncate(p.reason, 512), At: time.Now(),
 		Planned: p.planned, Gone: p.gone, Usage: m.report.Usage,
+	}
+	if m.report.Standby { // it has no clients that would move
+		l.Usage = nil
 	}
 	m.mu.Unlock()
 	if session == "" {

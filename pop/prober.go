@@ -24,12 +24,14 @@ func checkName(listener string) string { return "probe:" + listener }
 
 // probe requests through one service address until ctx ends, as a client
 // would: a new connection, a TLS handshake where the listener has one, a
-// request that the worker itself answers. Origins have no part in it.
-func probe(ctx context.Context, l configs.Listener, h configs.Health, token string, results chan<- probeResult) {
+// request that the worker itself answers. Origins have no part in it. A listener
+// whose address may be on another host has a door.
+func probe(ctx context.Context, l configs.Listener, door netip.AddrPort, h configs.Health, token string, results chan<- probeResult) {
 	client := &http.Client{
 		Timeout: h.ProbeTimeout.Std(),
 		Transport: &http.Transport{
 			DisableKeepAlives: true,
+			DialContext:       entrance{reachable(l.Address), door}.dial,
 			// The question is whether this node serves, not who it is: the
 			// token proves that our own worker answers.
 			TLSClientConfig: &tls.Config{InsecureSkipVerify: true},

@@ -22,7 +22,7 @@ func probing(t *testing.T, address string) (results chan probeResult, stop func(
 	go func() {
 		defer close(done)
 		l := configs.Listener{Name: "web", Address: netip.MustParseAddrPort(address), Clear: true}
-		probe(ctx, l, cfg.Health, "token", results)
+		probe(ctx, l, netip.AddrPort{}, cfg.Health, "token", results)
 	}()
 	stop = func() { cancel(); <-done }
 	t.Cleanup(stop)

@@ -26,37 +26,44 @@ type sockets struct {
 
 // socket is a bare descriptor. An os.File would be watched by this process's
 // poller, and wake the agent for every client that connects.
-type socket struct{ fd int }
+type socket struct {
+	fd    int
+	bound netip.AddrPort // a TCP socket's address
+}
 
 func (s *socket) close() { unix.Close(s.fd) }
 
 type socketKey struct {
 	name    string
-	network string // "tcp" or "udp"
+	network string // "tcp", "udp" or proxy.Door
 	address netip.AddrPort
 }
 
-// keys are the sockets that a listener needs.
-func keys(l configs.Listener) []socketKey {
+// keys are the sockets that a listener needs, one on a virtual address or not.
+func keys(l configs.Listener, virtual bool) []socketKey {
 	keys := []socketKey{{l.Name, "tcp", l.Address}}
 	if slices.Contains(l.Protocols, "h3") {
 		keys = append(keys, socketKey{l.Name, "udp", l.Address})
+	}
+	if virtual {
+		keys = append(keys, doorKey(l))
 	}
 	return keys
 }
 
 // bind opens the sockets of the listeners, taking over those that old already
-// has. On error nothing is left open but what old had.
-func bind(ctx context.Context, listeners []configs.Listener, old *sockets) (*sockets, error) {
+// has. On error nothing is left open but what old had. The virtual addresses need
+// not be on this host.
+func bind(ctx context.Context, listeners []configs.Listener, old *sockets, virtual ...netip.Addr) (*sockets, error) {
 	s := &sockets{open: make(map[socketKey]*socket)}
 	var errs []error
 	for _, l := range listeners {
-		for _, key := range keys(l) {
+		for _, key := range keys(l, isVirtual(virtual, l.Address)) {
 			if held := old.held(key); held != nil {
 				s.open[key] = held
 				continue
 			}
-			opened, err := listen(ctx, key)
+			opened, err := listen(ctx, key, isVirtual(virtual, l.Address))
 			if err != nil {
 				errs = append(errs, fmt.Errorf("listener %s: %w", l.Name, err))
 				continue
@@ -71,31 +78,40 @@ func bind(ctx context.Context, listeners []configs.Listener, old *sockets) (*soc
 	return s, nil
 }
 
-func listen(ctx context.Context, key socketKey) (*socket, error) {
+func listen(ctx context.Context, key socketKey, virtual bool) (*socket, error) {
 	var lc net.ListenConfig
+	network, address := key.network, key.address
+	switch {
+	case network == proxy.Door:
+		network, address = "tcp", loopbackOf(key.address)
+	case virtual:
+		lc.Control = freebind
+	}
+	var bound netip.AddrPort
 	var opened interface {
 		io.Closer
 		syscall.Conn
 	}
-	if key.network == "udp" {
-		conn, err := lc.ListenPacket(ctx, key.network, key.address.String())
+	if network == "udp" {
+		conn, err := lc.ListenPacket(ctx, network, address.String())
 		if err != nil {
 			return nil, err
 		}
 		opened = conn.(*net.UDPConn)
 	} else {
-		l, err := lc.Listen(ctx, key.network, key.address.String())
+		l, err := lc.Listen(ctx, network, address.String())
 		if err != nil {
 			return nil, err
 		}
 		opened = l.(*net.TCPListener)
+		bound = l.Addr().(*net.TCPAddr).AddrPort()
 	}
 	defer opened.Close() // a duplicate stays
 	raw, err := opened.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	s := new(socket)
+	s := &socket{bound: bound}
 	if controlErr := raw.Control(func(fd uintptr) { s.fd, err = duplicate(int(fd)) }); controlErr != nil {
 		return nil, controlErr
 	}

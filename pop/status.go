@@ -16,6 +16,7 @@ import (
 	"anyedge/internal/tickets"
 	"anyedge/origin"
 	"anyedge/pop/headroom"
+	"anyedge/pop/vrrp"
 )
 
 // Status is what "anyedge status" and GET /v1/status show of a node.
@@ -38,6 +39,8 @@ type AnnouncementStatus struct {
 	State  Announcement `json:"state"`
 	Reason string       `json:"reason"`
 	Since  time.Time    `json:"since"`
+	// Standby is set while another node of the PoP has the virtual addresses.
+	Standby bool `json:"standby,omitempty"`
 }
 
 // GuardStatus is how far a withdrawal has come with the fleet.
@@ -88,6 +91,7 @@ type FleetStatus struct {
 type Routes struct {
 	Announcement AnnouncementStatus `json:"announcement"`
 	BGP          *bgp.Status        `json:"bgp,omitempty"`
+	VRRP         []vrrp.Status      `json:"vrrp,omitempty"`
 }
 
 // Tickets is what GET /v1/tickets shows: never a key.
@@ -121,7 +125,7 @@ func (a *Agent) Status() Status {
 		return s
 	}
 	s.Health = st.Verdict
-	s.Announcement = AnnouncementStatus{st.Announced, st.Reason, st.Since}
+	s.Announcement = AnnouncementStatus{st.Announced, st.Reason, st.Since, st.Standby}
 	s.Guard.LeaseHeld = st.Lease.permission == granted
 	if r := st.Lease.refusal; r != nil {
 		s.Guard.Refused, s.Guard.Cause = r.Detail, string(r.Cause)
@@ -150,6 +154,9 @@ func (a *Agent) Routes() Routes {
 	if a.speaker != nil {
 		s := a.speaker.Status()
 		r.BGP = &s
+	}
+	if a.virtual != nil {
+		r.VRRP = a.virtual.status()
 	}
 	return r
 }

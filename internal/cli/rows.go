@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 	"anyedge/pop"
 	"anyedge/pop/headroom"
 	"anyedge/pop/proxy"
+	"anyedge/pop/vrrp"
 )
 
 // statusRow is one line of a node's status, on the terminal and in the browser.
@@ -74,6 +76,13 @@ func statusRows(now time.Time, s pop.Status, routes pop.Routes, pools pop.Pools)
 			}
 			add("neighbor", tone, "%s AS%d %s, %d routes sent, %d updates refused", n.Address, n.ASN, n.State, len(n.AdjRIBOut), n.RefusedUpdates)
 		}
+	}
+	for _, v := range routes.VRRP {
+		tone := ops.ToneOK
+		if v.State == vrrp.Initialize || v.Error != "" {
+			tone = ops.ToneBad
+		}
+		add("vrrp", tone, "%s on %s, %s, VRID %d, priority %d: %s", v.State, v.Interface, v.Family, v.VRID, v.Priority, cmp.Or(v.Error, v.Reason))
 	}
 	for _, p := range pools.Pools {
 		tone := ops.ToneOK

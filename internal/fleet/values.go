@@ -64,6 +64,9 @@ type Report struct {
 	// UnhealthySince is by the node's own clock; zero unless StateUnhealthy.
 	UnhealthySince time.Time `json:"unhealthy_since,omitzero"`
 	Draining       bool      `json:"draining,omitempty"`
+	// Standby is set while the node only stands by for another node of its PoP:
+	// it serves nobody, and its room is of use to that node's clients only.
+	Standby bool `json:"standby,omitempty"`
 	// Addresses are the node's service addresses.
 	Addresses []netip.Addr `json:"addresses,omitempty"`
 	Usage     []Usage      `json:"usage,omitempty"`

@@ -43,6 +43,11 @@ type Node struct {
 	// Serving is true while the node is healthy, announced (not
 	// de-preferred) and not being drained.
 	Serving bool
+	// Standby is true while another node of its PoP has the service addresses
+	// (VRRP). If it serves, it takes over all of that node's clients alone. Its
+	// room is of no use to other PoPs: their clients come to the node that has the
+	// addresses.
+	Standby bool
 	// Usage is its load against its ceilings.
 	Usage []headroom.Usage
 }
@@ -122,27 +127,41 @@ func (r *Refusal) Error() string { return "withdraw refused: " + r.Detail }
 // Decide rules on a request.
 //
 // A node whose PoP keeps other serving nodes takes no PoP out, so only the
-// headroom rule applies to it, and the load moves inside the PoP. A node that
-// is gone already is granted what it took, so that others count it.
+// headroom rule applies to it, and the load moves inside the PoP: onto all of
+// those nodes, or if they stand by, onto one of them, which may be any. A node
+// that is gone already is granted what it took, so that others count it.
 func Decide(p Policy, r Request) Ruling {
 	s := look(r)
 	freeze := p.freeze(r, s)
 	if r.Gone {
 		return Ruling{Freeze: freeze}
 	}
-	remaining, moving := s.others, s.moving
 	if len(s.siblings) > 0 {
-		remaining, moving = s.siblings, s.movingInside
-	} else if refusal := p.refuses(r, s, freeze); refusal != nil {
+		if s.standby {
+			for _, n := range s.siblings {
+				if refusal := p.fits(slices.Concat(r.Usage, s.movingInside), [][]headroom.Usage{n}); refusal != nil {
+					return Ruling{refusal, freeze}
+				}
+			}
+			return Ruling{Freeze: freeze}
+		}
+		return Ruling{p.fits(slices.Concat(r.Usage, s.movingInside), s.siblings), freeze}
+	}
+	if refusal := p.refuses(r, s, freeze); refusal != nil {
 		return Ruling{refusal, freeze}
 	}
-	if len(remaining) == 0 { // MinPops is 0: the operator allows an empty fleet
+	if len(s.serving) == 0 { // MinPops is 0: the operator allows an empty fleet
 		return Ruling{Freeze: freeze}
 	}
-	if ok, short := headroom.Fits(slices.Concat(r.Usage, moving), remaining); !ok {
-		return Ruling{&Refusal{NoHeadroom, fmt.Sprintf("the remaining nodes cannot carry the load: %s", short)}, freeze}
+	return Ruling{p.fits(slices.Concat(r.Usage, s.moving), s.others), freeze}
+}
+
+// fits refuses when the remaining nodes cannot carry the load.
+func (p Policy) fits(load []headroom.Usage, remaining [][]headroom.Usage) *Refusal {
+	if ok, short := headroom.Fits(load, remaining); !ok {
+		return &Refusal{NoHeadroom, fmt.Sprintf("the remaining nodes cannot carry the load: %s", short)}
 	}
-	return Ruling{Freeze: freeze}
+	return nil
 }
 
 // refuses applies the rules of a PoP going out as a whole.
@@ -215,7 +234,8 @@ func (p Policy) Over(f *Freeze, nodes []Node, leases []Lease) bool {
 // survey is what reports and leases say together.
 type survey struct {
 	siblings     [][]headroom.Usage // other serving nodes of the asking PoP
-	others       [][]headroom.Usage // serving nodes of other PoPs
+	standby      bool               // one of the siblings stands by
+	others       [][]headroom.Usage // serving nodes of other PoPs that have clients
 	serving      map[string]bool    // other PoPs with a serving node
 	healthy      map[string]bool    // PoPs with a healthy node that does not want to go for its own sake
 	known        map[string]bool    // PoPs
@@ -245,9 +265,12 @@ func look(r Request) survey {
 		case leaving || !n.Serving:
 		case n.Pop == r.Pop:
 			s.siblings = append(s.siblings, n.Usage)
+			s.standby = s.standby || n.Standby
 		default:
 			s.serving[n.Pop] = true
-			s.others = append(s.others, n.Usage)
+			if !n.Standby {
+				s.others = append(s.others, n.Usage)
+			}
 		}
 	}
 	delete(s.known, "")

@@ -150,7 +150,7 @@ func (w *Worker) commitListenersLocked(p *plan) {
 	for key, l := range w.listeners {
 		if _, ok := p.listeners[key]; !ok {
 			delete(w.listeners, key)
-			l.socket.Close()
+			l.close()
 			if l.h3 != nil {
 				l.h3.retire(p.snapshot.DrainTimeout.Std())
 			}
@@ -161,8 +161,9 @@ func (w *Worker) commitListenersLocked(p *plan) {
 	for key, config := range p.listeners {
 		l := w.listeners[key]
 		if l == nil {
-			l = &listener{worker: w, name: key.name, socket: w.sockets[key]}
+			l = &listener{worker: w, name: key.name, socket: w.sockets[key], door: w.doors[key]}
 			delete(w.sockets, key)
+			delete(w.doors, key)
 			w.listeners[key] = l
 		}
 		next := &face{config: config, tls: tlsConfig(config, p.terminator)}
@@ -182,6 +183,10 @@ func (w *Worker) commitListenersLocked(p *plan) {
 		socket.Close()
 	}
 	clear(w.sockets)
+	for _, door := range w.doors {
+		door.Close()
+	}
+	clear(w.doors)
 	for _, socket := range w.packets {
 		socket.Close()
 	}

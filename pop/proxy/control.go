@@ -45,9 +45,12 @@ type Apply struct {
 // Socket names a listening socket.
 type Socket struct {
 	Name    string         `json:"name"`
-	Network string         `json:"network"` // "tcp" or "udp"
-	Address netip.AddrPort `json:"address"`
+	Network string         `json:"network"` // "tcp", "udp", or [Door]
+	Address netip.AddrPort `json:"address"` // of the listener
 }
+
+// Door is the Network of a socket for [Worker.AddDoor].
+const Door = "door"
 
 // WithStates returns a copy of s that hints at the states of backends, as the
 // vitals of an earlier worker had them.
@@ -220,7 +223,11 @@ func (c *control) addSocket(s Socket, f *os.File) error {
 	if err != nil {
 		return err
 	}
-	c.worker.AddSocket(s.Name, l)
+	if s.Network == Door {
+		c.worker.AddDoor(s.Name, s.Address, l)
+	} else {
+		c.worker.AddSocket(s.Name, l)
+	}
 	return nil
 }
 

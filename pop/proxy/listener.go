@@ -31,6 +31,7 @@ type listener struct {
 	worker  *Worker
 	name    string
 	socket  net.Listener
+	door    net.Listener         // on loopback: see Worker.AddDoor; nil without
 	face    atomic.Pointer[face] // what new connections meet; never nil once the listener is in use
 	started bool                 // guarded by Worker.mu
 	h3      *quicListener        // nil without HTTP/3; guarded by Worker.mu
@@ -115,12 +116,30 @@ func tlsConfig(l configs.Listener, t *termination.Terminator) *tls.Config {
 	return cfg
 }
 
+// start accepts on the socket and, for as long as that goes on, at the door.
+func (l *listener) start(r *run) {
+	r.accepts.Go(func() {
+		if l.door != nil {
+			r.accepts.Go(func() { l.accept(r, l.door) })
+			defer l.door.Close()
+		}
+		l.accept(r, l.socket)
+	})
+}
+
+func (l *listener) close() {
+	l.socket.Close()
+	if l.door != nil {
+		l.door.Close()
+	}
+}
+
 // accept serves connections until the socket is closed.
-func (l *listener) accept(r *run) {
+func (l *listener) accept(r *run, socket net.Listener) {
 	m := l.worker.metrics
 	pause := time.Duration(0)
 	for {
-		conn, err := l.socket.Accept()
+		conn, err := socket.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}

@@ -73,6 +73,7 @@ type Worker struct {
 	// mu guards what follows.
 	mu         sync.Mutex
 	sockets    map[socketKey]net.Listener // not used by a listener
+	doors      map[socketKey]net.Listener // likewise
 	packets    map[socketKey]*net.UDPConn // likewise
 	listeners  map[socketKey]*listener
 	retired    []*codec // of listeners that changed or are gone, until their connections ended
@@ -122,6 +123,7 @@ func New(log *slog.Logger, reg *prometheus.Registry) *Worker {
 		conns:     newConns(),
 		lot:       tcp.NewLot(),
 		sockets:   make(map[socketKey]net.Listener),
+		doors:     make(map[socketKey]net.Listener),
 		packets:   make(map[socketKey]*net.UDPConn),
 		listeners: make(map[socketKey]*listener),
 		upstreams: make(map[string]*upstream),
@@ -140,6 +142,22 @@ func (w *Worker) AddSocket(name string, l net.Listener) {
 		return
 	}
 	w.sockets[key] = l
+}
+
+// AddDoor gives the worker another listening socket for the listener of that name
+// and service address, one that is on loopback, and takes it over. Through it the
+// agent's probes come in while the service address is on another host. What comes
+// in meets all that other connections of the listener meet, and the door is shut
+// when the worker no longer accepts on the service address.
+func (w *Worker) AddDoor(name string, service netip.AddrPort, door net.Listener) {
+	key := socketKey{name, service}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if l := w.listeners[key]; w.stopped || w.doors[key] != nil || l != nil && l.door != nil {
+		door.Close()
+		return
+	}
+	w.doors[key] = door
 }
 
 // AddPacketSocket gives the worker a UDP socket for HTTP/3, as AddSocket does
@@ -235,7 +253,7 @@ func (w *Worker) startLocked() {
 	for _, l := range w.listeners {
 		if !l.started {
 			l.started = true
-			r.accepts.Go(func() { l.accept(r) })
+			l.start(r)
 		}
 		if l.h3 != nil && l.h3.stop == nil {
 			l.h3.start(l, r)
@@ -254,12 +272,16 @@ func (w *Worker) stop() time.Duration {
 		socket.Close()
 	}
 	clear(w.sockets)
+	for _, door := range w.doors {
+		door.Close()
+	}
+	clear(w.doors)
 	for _, socket := range w.packets {
 		socket.Close()
 	}
 	clear(w.packets)
 	for _, l := range w.listeners {
-		l.socket.Close()
+		l.close()
 	}
 	if s := w.state.Load(); s != nil {
 		return s.drainTimeout

@@ -252,7 +252,12 @@ func (l *loop) follow(now time.Time, s sight) {
 // reconsider applies what is known of the node and the interface.
 func (l *loop) reconsider(now time.Time) {
 	health := l.wanted()
-	primary, why := l.able(health)
+	primary, why := l.obstacle()
+	if !health.Serving {
+		if why = "not serving"; health.Reason != "" {
+			why += ": " + health.Reason
+		}
+	}
 	switch {
 	case why != "":
 		l.perform(now, l.machine.stop(why))
@@ -266,16 +271,12 @@ func (l *loop) reconsider(now time.Time) {
 	}
 }
 
-// able returns the primary address, or why the router may not take part in the
-// election.
-func (l *loop) able(h Health) (primary netip.Addr, why string) {
+// obstacle returns the primary address, or what about the interface keeps the
+// router out of the election.
+func (l *loop) obstacle() (primary netip.Addr, why string) {
 	primary, found := l.link.primary(l.cfg.Addresses)
 	foreign, conflict := l.link.foreign(l.cfg.Addresses)
 	switch {
-	case !h.Serving && h.Reason == "":
-		why = "not serving"
-	case !h.Serving:
-		why = "not serving: " + h.Reason
 	case l.link.index == 0:
 		why = "the interface does not exist"
 	case !l.link.ethernet:
@@ -357,6 +358,7 @@ func (l *loop) show() {
 	s.State, s.Since, s.Reason, s.Priority = l.machine.state, l.since, l.machine.reason, l.machine.priority
 	s.Holding, s.Heard, s.Error = held.holding, l.heard, ""
 	s.Primary, _ = l.link.primary(l.cfg.Addresses)
+	_, s.Obstacle = l.obstacle()
 	if err := errors.Join(l.linkErr, l.portErr, held.err, l.sendErr); err != nil {
 		s.Error = err.Error()
 	}

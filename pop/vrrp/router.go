@@ -43,6 +43,9 @@ type Status struct {
 	// Primary is the address that advertisements are sent from; invalid while
 	// the interface has none.
 	Primary netip.Addr `json:"primary,omitzero"`
+	// Obstacle is what keeps the router out of the election whatever its Health:
+	// something about the interface. Empty if nothing does, and before Run.
+	Obstacle string `json:"obstacle,omitempty"`
 	// Heard is the latest valid advertisement of another router; nil if there
 	// was none.
 	Heard *Heard `json:"heard,omitempty"`

@@ -20,11 +20,12 @@ import (
 var allowed = map[string][]string{
 	".":            {"internal/cli"},
 	"internal/cli": {"configs", "gslb", "internal/daemon", "internal/fleet", "internal/health", "internal/lab", "internal/ops", "origin/demo", "pop", "pop/headroom", "pop/link", "pop/preflight", "pop/proxy"},
+	"internal/cli": {"configs", "gslb", "internal/daemon", "internal/fleet", "internal/health", "internal/lab", "internal/ops", "origin/demo", "pop", "pop/headroom", "pop/link", "pop/proxy", "pop/vrrp"},
 	"internal/lab": {"bgp", "configs", "gslb", "gslb/steer", "internal/daemon", "internal/fleet", "internal/ops", "pop"},
 
 	// The agent is where everything about a node meets; the data path does not
 	// know it.
-	"pop":                {"bgp", "configs", "internal/daemon", "internal/fleet", "internal/health", "internal/tickets", "origin", "pop/guard", "pop/headroom", "pop/link", "pop/preflight", "pop/proxy", "pop/termination"},
+	"pop":                {"bgp", "configs", "internal/daemon", "internal/fleet", "internal/health", "internal/tickets", "origin", "pop/guard", "pop/headroom", "pop/link", "pop/preflight", "pop/proxy", "pop/termination", "pop/vrrp"},
 	"pop/guard":          {"pop/headroom"},
 	"pop/headroom":       {},
 	"pop/link":           {},

@@ -180,7 +180,7 @@ func (s *source) fieldSchema(f fieldDecl, defs object) (object, error) {
 		}
 	}
 	if out["type"] == "boolean" {
-		out["default"] = false
+		out["default"] = f.tag.Get("default") == "true"
 	}
 	return out, nil
 }
@@ -188,18 +188,19 @@ func (s *source) fieldSchema(f fieldDecl, defs object) (object, error) {
 // Patterns of the text types. Addresses have none: nobody should read the
 // regular expression of an IPv6 address, and the parser says it better.
 var texts = map[string]object{
-	"Duration":       {"type": "string", "pattern": `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$`},
-	"Size":           {"type": "string", "pattern": `^[0-9]+(B|KiB|MiB|GiB)$`},
-	"Percent":        {"type": "string", "pattern": `^[0-9]+(\.[0-9]+)?%$`},
-	"netip.Addr":     {"type": "string"},
-	"netip.AddrPort": {"type": "string"},
-	"netip.Prefix":   {"type": "string", "pattern": "/[0-9]+$"},
-	"string":         {"type": "string"},
-	"bool":           {"type": "boolean"},
-	"int":            {"type": "integer"},
-	"uint16":         {"type": "integer", "minimum": 0, "maximum": 65535},
-	"uint32":         {"type": "integer", "minimum": 0, "maximum": 4294967295},
-	"float64":        {"type": "number"},
+	"Duration":         {"type": "string", "pattern": `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$`},
+	"Size":             {"type": "string", "pattern": `^[0-9]+(B|KiB|MiB|GiB)$`},
+	"Percent":          {"type": "string", "pattern": `^[0-9]+(\.[0-9]+)?%$`},
+	"InterfaceAddress": {"type": "string", "pattern": "/[0-9]+$"},
+	"netip.Addr":       {"type": "string"},
+	"netip.AddrPort":   {"type": "string"},
+	"netip.Prefix":     {"type": "string", "pattern": "/[0-9]+$"},
+	"string":           {"type": "string"},
+	"bool":             {"type": "boolean"},
+	"int":              {"type": "integer"},
+	"uint16":           {"type": "integer", "minimum": 0, "maximum": 65535},
+	"uint32":           {"type": "integer", "minimum": 0, "maximum": 4294967295},
+	"float64":          {"type": "number"},
 }
 
 func (s *source) typeSchema(typ ast.Expr, defs object) (object, error) {
