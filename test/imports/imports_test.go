@@ -19,8 +19,7 @@ import (
 // that its non-test code may import. Leaves have an empty list.
 var allowed = map[string][]string{
 	".":            {"internal/cli"},
-	"internal/cli": {"configs", "gslb", "internal/daemon", "internal/fleet", "internal/health", "internal/lab", "internal/ops", "origin/demo", "pop", "pop/headroom", "pop/link", "pop/preflight", "pop/proxy"},
-	"internal/cli": {"configs", "gslb", "internal/daemon", "internal/fleet", "internal/health", "internal/lab", "internal/ops", "origin/demo", "pop", "pop/headroom", "pop/link", "pop/proxy", "pop/vrrp"},
+	"internal/cli": {"configs", "gslb", "internal/daemon", "internal/fleet", "internal/health", "internal/lab", "internal/ops", "origin/demo", "pop", "pop/headroom", "pop/link", "pop/preflight", "pop/proxy", "pop/vrrp"},
 	"internal/lab": {"bgp", "configs", "gslb", "gslb/steer", "internal/daemon", "internal/fleet", "internal/ops", "pop"},
 
 	// The agent is where everything about a node meets; the data path does not
