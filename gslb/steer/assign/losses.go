@@ -1,0 +1,166 @@
+package assign
+
+import (
+	"cmp"
+	"math"
+	"net/netip"
+	"slices"
+)
+
+// Verdict says how a fleet would bear a loss.
+type Verdict string
+
+// The verdicts.
+const (
+	// Fits: every PoP stays within the target.
+	Fits Verdict = "fits"
+	// Tight: every PoP stays within its ceiling, not all within the target.
+	Tight Verdict = "tight"
+	// Overload: some PoP would exceed its ceiling, or some clients have no PoP.
+	Overload Verdict = "overload"
+)
+
+// Loss is what the solve without one PoP comes to.
+type Loss struct {
+	Pop     string  `json:"pop"`
+	Verdict Verdict `json:"verdict"`
+	// Worst is the fullest PoP afterwards, and Utilization its demand over its
+	// ceiling; JSON has -1 for a PoP that has demand and no ceiling.
+	Worst       string  `json:"worst,omitempty"`
+	Utilization float64 `json:"utilization"`
+	// Displaced is the demand that changes its PoP, of which Unplaced finds none.
+	Displaced float64 `json:"displaced"`
+	Unplaced  float64 `json:"unplaced,omitempty"`
+	// AddedCost is by how many µs the mean cost of all demand rises.
+	AddedCost float64 `json:"added_cost_us"`
+	// Routes sum up what goes where, the most demand first.
+	Routes []Route `json:"routes,omitempty"`
+	// Clients are the networks with most demand among those that move, Omitted
+	// how many others move, and OmittedRoutes how many routes are not listed.
+	Clients       []Shift `json:"clients,omitempty"`
+	Omitted       int     `json:"omitted,omitempty"`
+	OmittedRoutes int     `json:"omitted_routes,omitempty"`
+}
+
+// Route is the demand that goes from one PoP to another. To is empty for what
+// finds no PoP.
+type Route struct {
+	From    string  `json:"from"`
+	To      string  `json:"to"`
+	Demand  float64 `json:"demand"`
+	Clients int     `json:"clients"` // networks, whole or in part
+}
+
+// Shift is a network, or the part of it, that goes from one PoP to another.
+type Shift struct {
+	Prefix netip.Prefix `json:"prefix"`
+	From   string       `json:"from"`
+	To     string       `json:"to"`
+	Demand float64      `json:"demand"`
+}
+
+// Losses answers for every open PoP what the plan would be without it, in the
+// order of Pops: not only where its own clients go but whom they push on. Each
+// answer lists no more than limit routes and limit clients. It starts from the
+// optimum of the plan, so a loss costs little more than its own moves.
+func (p *Plan) Losses(limit int) []Loss {
+	var losses []Loss
+	for i, pop := range p.Pops {
+		if !pop.Out {
+			losses = append(losses, p.solver.lose(i, limit))
+		}
+	}
+	return losses
+}
+
+// lose solves without one PoP.
+func (s *solver) lose(lost, limit int) Loss {
+	f := s.flow.without(lost)
+	level := s.level
+	stuck := int64(0)
+	if need := max(s.Target, s.fill(f.closed)); need <= level {
+		stuck = f.settle()
+	} else {
+		stuck = 1 // more room for all changes every price
+	}
+	if stuck > 0 {
+		f, level = s.settle(f.classes, f.closed)
+	}
+	l := Loss{Pop: s.Pops[lost].Name, Verdict: Fits}
+	for i, load := range f.load {
+		if f.closed[i] || load == 0 {
+			continue
+		}
+		u := float64(load) / float64(s.units(s.Pops[i].Ceiling))
+		if u > l.Utilization {
+			l.Worst, l.Utilization = s.Pops[i].Name, u
+		}
+	}
+	l.add(s, f, limit)
+	const rounding = 1e-6
+	switch {
+	case l.Unplaced > 0 || l.Utilization > 1+rounding:
+		l.Verdict = Overload
+	case l.Utilization > s.Target+rounding:
+		l.Verdict = Tight
+	}
+	if math.IsInf(l.Utilization, 1) {
+		l.Utilization = -1
+	}
+	return l
+}
+
+// add lists what moves between the optimum of the plan and f.
+func (l *Loss) add(s *solver, f *flow, limit int) {
+	routes := make(map[[2]int32]*Route)
+	var shifts []Shift
+	var moved []grant
+	cost := 0.0
+	for i := range f.classes {
+		if slices.Equal(f.classes[i].at, s.flow.classes[i].at) && len(f.classes[i].at) > 0 {
+			continue
+		}
+		members := slices.Clone(s.grants[s.granted[i]:s.granted[i+1]])
+		for k := range members {
+			members[k].from, members[k].to = members[k].goal, members[k].goal
+		}
+		moved = s.divide(moved[:0], members, i, f)
+		for _, g := range moved {
+			if g.from == g.to || g.from < 0 {
+				continue
+			}
+			to, demand := "", float64(g.units)/s.scale
+			if g.to >= 0 && !f.closed[g.to] {
+				to = s.Pops[g.to].Name
+				cost += float64(s.regret(g.client, g.from, g.to)) * float64(g.units)
+			} else {
+				l.Unplaced += demand
+			}
+			l.Displaced += demand
+			r := routes[[2]int32{g.from, g.to}]
+			if r == nil {
+				r = &Route{From: s.Pops[g.from].Name, To: to}
+				routes[[2]int32{g.from, g.to}] = r
+			}
+			r.Demand += demand
+			r.Clients++
+			shifts = append(shifts, Shift{s.Clients[g.client].Prefix, r.From, to, demand})
+		}
+	}
+	if s.total > 0 {
+		l.AddedCost = cost / float64(s.total)
+	}
+	for _, r := range routes {
+		l.Routes = append(l.Routes, *r)
+	}
+	slices.SortFunc(l.Routes, func(a, b Route) int {
+		return cmp.Or(cmp.Compare(b.Demand, a.Demand), cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To))
+	})
+	slices.SortFunc(shifts, func(a, b Shift) int {
+		return cmp.Or(cmp.Compare(b.Demand, a.Demand), a.Prefix.Compare(b.Prefix), cmp.Compare(a.To, b.To))
+	})
+	l.OmittedRoutes = max(0, len(l.Routes)-limit)
+	l.Routes = l.Routes[:len(l.Routes)-l.OmittedRoutes]
+	l.Omitted = max(0, len(shifts)-limit)
+	l.Clients = slices.Clone(shifts[:len(shifts)-l.Omitted])
+}
