@@ -64,7 +64,7 @@ const MaxCost int32 = 1 << 30
 const (
 	DefaultTarget  = 0.8
 	DefaultMoveCap = 0.05
-	DefaultClasses = 1 << 15
+	DefaultClasses = 1 << 16
 )
 
 // Problem is the input of Solve.

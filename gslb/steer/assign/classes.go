@@ -7,51 +7,59 @@ import (
 
 // classRows puts like rows together. It returns the class of each row, and the
 // costs of each class: those of its only row, or the mean of its rows weighted
-// by their demand.
+// by their demand. exact says that only equal rows were put together.
 //
-// A constant that is added to a row changes no decision, so rows are compared
-// by what each PoP costs above the row's least. Near PoPs are told apart finely
-// and far ones coarsely, because a class is seldom sent far; the steps grow
-// until the classes are few enough. The last step keeps nothing but which PoP is
-// cheapest and which are forbidden.
-func classRows(rows [][]int32, demand []int64, limit int) (class []int32, costs [][]int32) {
-	const coarsest = 1 << 21 // µs; no client is sent where it costs two seconds more
-	for step := int32(0); ; step = max(250, 2*step) {
-		if step > coarsest {
-			step = MaxCost
-		}
-		class, count := group(rows, step, limit)
-		if class != nil {
-			return class, meanRows(rows, demand, class, count)
-		}
-		if step == MaxCost {
+// A constant that is added to a row changes no decision, so rows are compared by
+// what each PoP costs, with its price, above the least. What counts is the
+// choice that a client really has: PoPs within a window of the least are told
+// apart in eighths of it, the others not at all, and the window shrinks until the
+// classes are few enough. The smallest window leaves which PoP is the cheapest and
+// which are forbidden.
+func classRows(rows [][]int32, demand, prices []int64, limit int) (class []int32, costs [][]int32, exact bool) {
+	if class, count := group(rows, prices, 0, limit); class != nil {
+		return class, meanRows(rows, demand, class, count), true
+	}
+	for window := int64(widest); ; window /= 2 {
+		if window < narrowest {
 			// More sets of forbidden PoPs than classes: the limit must give way.
-			limit = len(rows)
+			window, limit = narrowest, len(rows)
+		}
+		if class, count := group(rows, prices, window, limit); class != nil {
+			return class, meanRows(rows, demand, class, count), false
 		}
 	}
 }
 
-// group gives rows that are alike in steps of the given size one number. It
-// returns nil if there are more than limit.
-func group(rows [][]int32, step int32, limit int) (class []int32, count int) {
+// The windows of classRows in µs.
+const (
+	widest    = 128_000
+	narrowest = 8
+)
+
+// group gives rows that are alike within a window one number; a window of 0 asks
+// for equality but for a constant. It returns nil if there are more than limit.
+func group(rows [][]int32, prices []int64, window int64, limit int) (class []int32, count int) {
 	class = make([]int32, len(rows))
 	known := make(map[string]int32)
 	var key []byte
 	for i, row := range rows {
 		key = key[:0]
-		least := slices.Min(row)
-		for _, c := range row {
-			v := uint32(math.MaxUint32)
+		least := int64(unreachable)
+		for j, c := range row {
+			if c != Never {
+				least = min(least, int64(c)+prices[j])
+			}
+		}
+		for j, c := range row {
+			above := int64(c) + prices[j] - least
 			switch {
 			case c == Never:
-			case step == 0:
-				v = uint32(c - least)
-			case c > least || step < MaxCost:
-				v = 1 + bucket(c-least, step)
+				key = append(key, 255)
+			case window == 0:
+				key = append(key, 0, byte(above), byte(above>>8), byte(above>>16), byte(above>>24))
 			default:
-				v = 0
+				key = append(key, byte(min(8, above*8/window)))
 			}
-			key = append(key, byte(v), byte(v>>8), byte(v>>16), byte(v>>24))
 		}
 		number, ok := known[string(key)]
 		if !ok {
@@ -63,19 +71,6 @@ func group(rows [][]int32, step int32, limit int) (class []int32, count int) {
 		class[i] = number
 	}
 	return class, len(known)
-}
-
-// bucket numbers intervals of costs above the least one: the first is a step
-// wide, each further one half as wide as what is below it, at least a step.
-func bucket(above, step int32) uint32 {
-	if step >= MaxCost {
-		return 0
-	}
-	x := float64(above) / float64(step)
-	if x < 2 {
-		return uint32(x)
-	}
-	return 2 + uint32(math.Log(x/2)/math.Log(1.5))
 }
 
 func meanRows(rows [][]int32, demand []int64, class []int32, count int) [][]int32 {

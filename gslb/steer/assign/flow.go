@@ -27,7 +27,8 @@ type flow struct {
 // flowClass is a number of networks with one row of costs and one PoP now.
 type flowClass struct {
 	costs []int32
-	// home is the PoP that the networks have, -1 if none; it is bonus cheaper.
+	// home is the PoP that the networks have, -1 if none; it is bonus cheaper, at
+	// least 1, so that of equally good divisions the one with fewer moves wins.
 	home  int
 	bonus int64
 	units int64

@@ -115,7 +115,7 @@ func (l *Loss) add(s *solver, f *flow, limit int) {
 	routes := make(map[[2]int32]*Route)
 	var shifts []Shift
 	var moved []grant
-	cost := 0.0
+	cost, count := 0.0, 0
 	for i := range f.classes {
 		if slices.Equal(f.classes[i].at, s.flow.classes[i].at) && len(f.classes[i].at) > 0 {
 			continue
@@ -144,7 +144,11 @@ func (l *Loss) add(s *solver, f *flow, limit int) {
 			}
 			r.Demand += demand
 			r.Clients++
+			count++
 			shifts = append(shifts, Shift{s.Clients[g.client].Prefix, r.From, to, demand})
+			if len(shifts) >= 4*(limit+256) { // sorting few of many at a time
+				shifts = largest(shifts, limit)
+			}
 		}
 	}
 	if s.total > 0 {
@@ -156,11 +160,16 @@ func (l *Loss) add(s *solver, f *flow, limit int) {
 	slices.SortFunc(l.Routes, func(a, b Route) int {
 		return cmp.Or(cmp.Compare(b.Demand, a.Demand), cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To))
 	})
+	l.OmittedRoutes = max(0, len(l.Routes)-limit)
+	l.Routes = l.Routes[:len(l.Routes)-l.OmittedRoutes]
+	l.Clients = slices.Clone(largest(shifts, limit))
+	l.Omitted = count - len(l.Clients)
+}
+
+// largest returns the limit shifts of most demand in their order.
+func largest(shifts []Shift, limit int) []Shift {
 	slices.SortFunc(shifts, func(a, b Shift) int {
 		return cmp.Or(cmp.Compare(b.Demand, a.Demand), a.Prefix.Compare(b.Prefix), cmp.Compare(a.To, b.To))
 	})
-	l.OmittedRoutes = max(0, len(l.Routes)-limit)
-	l.Routes = l.Routes[:len(l.Routes)-l.OmittedRoutes]
-	l.Omitted = max(0, len(shifts)-limit)
-	l.Clients = slices.Clone(shifts[:len(shifts)-l.Omitted])
+	return shifts[:min(len(shifts), limit)]
 }

@@ -55,14 +55,10 @@ func newSolver(p *Problem, prev *Plan) *solver {
 	if total > 0 {
 		s.scale = resolution / total
 	}
-	pieces := s.cut(prev)
-	demand := make([]int64, len(p.Rows))
-	for _, piece := range pieces {
-		demand[p.Clients[piece.client].Row] += piece.units
+	s.pieces = s.cut(prev)
+	for _, piece := range s.pieces {
 		s.total += piece.units
 	}
-	class, costs := classRows(p.Rows, demand, p.Classes)
-	s.sort(pieces, class, costs)
 	return s
 }
 
@@ -105,20 +101,20 @@ func (s *solver) cut(prev *Plan) []piece {
 	return pieces
 }
 
-// sort makes the classes of the flow, one for each class of rows and each PoP
+// sort returns the classes of the flow, one for each class of rows and each PoP
 // that members have now, and orders the pieces by them.
-func (s *solver) sort(pieces []piece, rowClass []int32, costs [][]int32) {
+func (s *solver) sort(rowClass []int32, costs [][]int32) []flowClass {
 	type key struct{ row, home int32 }
 	index := make(map[key]int32)
 	var classes []flowClass
-	of := make([]int32, len(pieces))
-	for i, p := range pieces {
+	of := make([]int32, len(s.pieces))
+	for i, p := range s.pieces {
 		k := key{rowClass[s.Clients[p.client].Row], p.home}
 		class, known := index[k]
 		if !known {
 			class = int32(len(classes))
 			index[k] = class
-			classes = append(classes, flowClass{costs: costs[k.row], home: int(p.home), bonus: s.Hysteresis.Microseconds()})
+			classes = append(classes, flowClass{costs: costs[k.row], home: int(p.home), bonus: max(1, s.Hysteresis.Microseconds())})
 		}
 		classes[class].units += p.units
 		of[i] = class
@@ -131,21 +127,38 @@ func (s *solver) sort(pieces []piece, rowClass []int32, costs [][]int32) {
 		s.starts[i+1] += s.starts[i]
 	}
 	next := slices.Clone(s.starts)
-	s.pieces = make([]piece, len(pieces))
-	for i, p := range pieces {
-		s.pieces[next[of[i]]] = p
+	sorted := make([]piece, len(s.pieces))
+	for i, p := range s.pieces {
+		sorted[next[of[i]]] = p
 		next[of[i]]++
 	}
-	s.flow = &flow{classes: classes}
+	s.pieces = sorted
+	return classes
 }
 
-// solve divides the classes at the least level that it takes.
+// passes bounds how often classes are made again for better prices.
+const passes = 3
+
+// solve divides the classes at the least level that it takes. Prices tell which
+// choices matter to whom, so unless every row has a class of its own, classes are
+// made anew for the prices found.
 func (s *solver) solve() {
 	closed := make([]bool, len(s.Pops))
 	for i, p := range s.Pops {
 		closed[i] = p.Out
 	}
-	s.flow, s.level = s.settle(s.flow.classes, closed)
+	demand := make([]int64, len(s.Rows))
+	for _, piece := range s.pieces {
+		demand[s.Clients[piece.client].Row] += piece.units
+	}
+	prices := make([]int64, len(s.Pops))
+	for range passes {
+		class, costs, exact := classRows(s.Rows, demand, prices, s.Classes)
+		s.flow, s.level = s.settle(s.sort(class, costs), closed)
+		if prices = s.flow.price; exact {
+			break
+		}
+	}
 	s.grant()
 	s.hold()
 }
