@@ -76,15 +76,9 @@ func (p *Plan) Losses(limit int) []Loss {
 // lose solves without one PoP.
 func (s *solver) lose(lost, limit int) Loss {
 	f := s.flow.without(lost)
-	level := s.level
-	stuck := int64(0)
-	if need := max(s.Target, s.fill(f.closed)); need <= level {
-		stuck = f.settle()
-	} else {
-		stuck = 1 // more room for all changes every price
-	}
-	if stuck > 0 {
-		f, level = s.settle(f.classes, f.closed)
+	// More room for all changes every price, so then it starts from nothing.
+	if s.fill(f.closed) > s.level || f.settle() > 0 {
+		f, _ = s.settle(f.classes, f.closed)
 	}
 	l := Loss{Pop: s.Pops[lost].Name, Verdict: Fits}
 	for i, load := range f.load {
