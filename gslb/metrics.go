@@ -120,31 +120,16 @@ func qtypeLabel(out response) string {
 	if !out.asked {
 		return "none"
 	}
-	switch out.qtype {
-	case dns.TypeA:
-		return "a"
-	case dns.TypeAAAA:
-		return "aaaa"
-	case dns.TypeHTTPS:
-		return "https"
-	case dns.TypeNS:
-		return "ns"
-	case dns.TypeSOA:
-		return "soa"
-	case dns.TypeMX:
-		return "mx"
-	case dns.TypeTXT:
-		return "txt"
-	case dns.TypeCNAME:
-		return "cname"
-	case dns.TypeDS:
-		return "ds"
-	case dns.TypeDNSKEY:
-		return "dnskey"
-	case dns.TypeANY:
-		return "any"
+	if label, ok := qtypeLabels[out.qtype]; ok {
+		return label
 	}
 	return "other"
+}
+
+// qtypeLabels are the types that are counted apart.
+var qtypeLabels = map[uint16]string{
+	dns.TypeA: "a", dns.TypeAAAA: "aaaa", dns.TypeHTTPS: "https", dns.TypeNS: "ns", dns.TypeSOA: "soa", dns.TypeMX: "mx",
+	dns.TypeTXT: "txt", dns.TypeCNAME: "cname", dns.TypeDS: "ds", dns.TypeDNSKEY: "dnskey", dns.TypeANY: "any",
 }
 
 // rcodeLabel is one of the few codes that the server gives.

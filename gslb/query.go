@@ -15,13 +15,13 @@ type query struct {
 	opcode int
 	rd     bool
 
-	// asked is set if there is a question, in qname as it was spelled, and in
-	// name.
-	asked  bool
-	qname  string
-	name   name
-	qtype  uint16
-	qclass uint16
+	// asked is set if there is a question, for name, which was spelled as the
+	// octets of spelled.
+	asked   bool
+	spelled []byte
+	name    name
+	qtype   uint16
+	qclass  uint16
 
 	// edns is set if there is an OPT record of a version that the server knows
 	// or may refuse as such.
@@ -92,11 +92,7 @@ func (q *query) readQuestion(msg []byte) (end int, ok bool) {
 	if off+4 > len(msg) {
 		return 0, false
 	}
-	text, _, err := dns.UnpackDomainName(msg, headerSize)
-	if err != nil {
-		return 0, false
-	}
-	q.asked, q.qname, q.name = true, text, lower(msg[headerSize:off])
+	q.asked, q.spelled, q.name = true, msg[headerSize:off], lower(msg[headerSize:off])
 	q.qtype = binary.BigEndian.Uint16(msg[off:])
 	q.qclass = binary.BigEndian.Uint16(msg[off+2:])
 	return off + 4, true

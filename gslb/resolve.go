@@ -34,7 +34,7 @@ const anyTTL = 3600
 // answers. random decides lots.
 func (v *view) resolve(q *query, client netip.Prefix, random uint64) result {
 	r := result{rcode: dns.RcodeSuccess, authoritative: true}
-	owner, n := q.qname, q.name
+	owner, n := q.name.String(), q.name
 	seen := make([]name, 0, 4)
 	for range maxChain {
 		z := v.zoneFor(n, q.qtype)
@@ -105,11 +105,7 @@ func (v *view) answerAt(r *result, z *zone, m match, qtype uint16, owner string,
 			return
 		}
 	case steered != "" && (qtype == dns.TypeA || qtype == dns.TypeAAAA):
-		family := steer.IPv4
-		if qtype == dns.TypeAAAA {
-			family = steer.IPv6
-		}
-		reply, _ := v.table.Answer(steer.Query{Name: steered, Family: family, Client: client, Random: random})
+		reply, _ := v.table.Answer(steer.Query{Name: steered, Family: family(qtype), Client: client, Random: random})
 		r.steered = &reply
 		ttl := uint32(reply.TTL / time.Second)
 		if len(reply.Addrs) > 0 {
@@ -130,6 +126,14 @@ func (v *view) answerAt(r *result, z *zone, m match, qtype uint16, owner string,
 	r.authority = append(r.authority, z.negative)
 }
 
+// family is that of the addresses that A or AAAA records have.
+func family(qtype uint16) steer.Family {
+	if qtype == dns.TypeAAAA {
+		return steer.IPv6
+	}
+	return steer.IPv4
+}
+
 // addresses returns the A or AAAA records of a steered name.
 func addresses(addrs []netip.Addr, owner string, rtype uint16, ttl uint32) []dns.RR {
 	records := make([]dns.RR, len(addrs))
@@ -144,8 +148,8 @@ func addresses(addrs []netip.Addr, owner string, rtype uint16, ttl uint32) []dns
 	return records
 }
 
-// owned returns records as those of the name asked for, in the spelling it was
-// asked in: that of a wildcard is its own, and resolvers may compare the case.
+// owned returns records as those of the name asked for, which those of a
+// wildcard are not by themselves.
 func owned(records []dns.RR, owner string) []dns.RR {
 	if records[0].Header().Name == owner {
 		return records

@@ -100,6 +100,11 @@ func limit(q *query, tcp bool) int {
 }
 
 // pack writes the answer to a query, or returns nil if it is over the limit.
+//
+// It is packed for the name in lower case, as the names of the zones are, so
+// that what is compressed does not depend on the spelling. Then the question
+// gets the spelling it came in, and with it every name that points there:
+// resolvers may compare the case.
 func pack(q *query, r result, limit int) []byte {
 	m := dns.Msg{
 		MsgHdr: dns.MsgHdr{
@@ -112,7 +117,7 @@ func pack(q *query, r result, limit int) []byte {
 		Extra:    r.additional,
 	}
 	if q.asked {
-		m.Question = []dns.Question{{Name: q.qname, Qtype: q.qtype, Qclass: q.qclass}}
+		m.Question = []dns.Question{{Name: q.name.String(), Qtype: q.qtype, Qclass: q.qclass}}
 	}
 	if q.edns {
 		m.Extra = append(m.Extra, options(q, r.steered))
@@ -120,6 +125,9 @@ func pack(q *query, r result, limit int) []byte {
 	msg, err := m.Pack()
 	if err != nil || len(msg) > limit {
 		return nil
+	}
+	if q.asked {
+		copy(msg[headerSize:], q.spelled)
 	}
 	return msg
 }

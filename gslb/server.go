@@ -35,7 +35,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -153,7 +152,7 @@ func (s *Server) Set(from []Zone, table *steer.Table) error {
 }
 
 func (s *Server) setView(zones map[name]*zone, table *steer.Table) error {
-	v, err := newView(zones, table)
+	v, err := newView(zones, table, s.view.Load())
 	if err != nil {
 		return err
 	}
@@ -200,23 +199,18 @@ func (s *Server) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	gate := newGate(s.cfg.MaxConnections)
 	for _, each := range sockets {
-		group.Go(func() error { return s.serveUDP(ctx, each.udp) })
+		for _, conn := range each.udp {
+			group.Go(func() error { return s.serveUDP(ctx, conn) })
+		}
 		group.Go(func() error { return s.serveTCP(ctx, each.tcp, gate) })
 	}
 	return group.Wait()
 }
 
-// answer returns the response to a message, nil for none. A fault of the server
-// costs the query that hit it, not the process.
-func (s *Server) answer(msg []byte, from netip.Addr, tcp bool) (answer []byte) {
-	defer func() {
-		if fault := recover(); fault != nil {
-			s.m.panics.Inc()
-			s.log.Error("query ended in a fault", "fault", fault, "stack", string(debug.Stack()))
-			answer = nil
-		}
-	}()
-	req := request{msg: msg, from: from.Unmap().WithZone(""), tcp: tcp, random: rand.Uint64()}
+// answer returns the response to a message that came over TCP, nil for none.
+func (s *Server) answer(msg []byte, from netip.Addr) (answer []byte) {
+	defer s.recovered()
+	req := request{msg: msg, from: from, tcp: true, random: rand.Uint64()}
 	out := s.view.Load().respond(req)
 	s.m.count(req, out)
 	return out.msg

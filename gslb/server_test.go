@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -274,8 +275,8 @@ func TestMetricsAndStatus(t *testing.T) {
 	badvers.SetEdns0(1232, false)
 	badvers.IsEdns0().SetVersion(1)
 	exchange(t, "udp", address, badvers)
-	s.answer([]byte{1}, netip.MustParseAddr("192.0.2.1"), false)
-	s.answer(make([]byte, 12), netip.MustParseAddr("192.0.2.1"), false)
+	s.answer([]byte{1}, netip.MustParseAddr("192.0.2.1"))
+	s.answer(make([]byte, 12), netip.MustParseAddr("192.0.2.1"))
 	expected := `
 # HELP anyedge_gslb_queries_total Queries answered. Types that are asked seldom count as other, unreadable ones as none.
 # TYPE anyedge_gslb_queries_total counter
@@ -284,7 +285,7 @@ anyedge_gslb_queries_total{qtype="a",rcode="noerror",transport="udp"} 1
 anyedge_gslb_queries_total{qtype="a",rcode="refused",transport="udp"} 1
 anyedge_gslb_queries_total{qtype="aaaa",rcode="noerror",transport="tcp"} 1
 anyedge_gslb_queries_total{qtype="aaaa",rcode="noerror",transport="udp"} 1
-anyedge_gslb_queries_total{qtype="none",rcode="formerr",transport="udp"} 1
+anyedge_gslb_queries_total{qtype="none",rcode="formerr",transport="tcp"} 1
 anyedge_gslb_queries_total{qtype="other",rcode="nxdomain",transport="udp"} 1
 anyedge_gslb_queries_total{qtype="txt",rcode="noerror",transport="udp"} 1
 # HELP anyedge_gslb_steered_answers_total PoPs given in answers for steered names, by what decided; pop is none if there was no address to give.
@@ -334,17 +335,30 @@ func TestFaultIsContained(t *testing.T) {
 	s, address, reg := start(t, Config{})
 	good := s.view.Load()
 	s.view.Store(&view{zones: map[name]*zone{"\x07example\x00": {name: "\x07example\x00", nodes: map[name]*node{"\x07example\x00": {}}}}})
-	wire, err := asker("example", dns.TypeA).Pack()
+	wire, err := asker("example", dns.TypeDS).Pack() // which the fast path leaves alone
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.answer(wire, netip.MustParseAddr("192.0.2.1"), false)
-	s.view.Store(good)
-	if got := exchange(t, "udp", address, asker("mail.edge.example", dns.TypeA)); len(got.Answer) != 1 {
-		t.Errorf("got %v", got)
+	s.answer(wire, netip.MustParseAddr("192.0.2.1"))
+	conn, err := net.Dial("udp", address)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if got := value(t, reg, metricPanics); got != 1 {
-		t.Errorf("%v faults, want 1", got)
+	defer conn.Close()
+	if _, err := conn.Write(wire); err != nil {
+		t.Fatal(err)
+	}
+	for value(t, reg, metricPanics) < 2 {
+		runtime.Gosched()
+	}
+	s.view.Store(good)
+	c := dns.Client{Timeout: 5 * time.Second}
+	got, _, err := c.ExchangeWithConn(asker("mail.edge.example", dns.TypeA), &dns.Conn{Conn: conn})
+	if err != nil || len(got.Answer) != 1 {
+		t.Errorf("got %v, %v", got, err)
+	}
+	if got := value(t, reg, metricPanics); got != 2 {
+		t.Errorf("%v faults, want 2", got)
 	}
 }
 

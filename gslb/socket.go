@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/net/ipv4"
@@ -13,19 +14,21 @@ import (
 // socket is one address served over both transports.
 type socket struct {
 	address netip.AddrPort
-	udp     *net.UDPConn
+	udp     []*net.UDPConn // one for each core
 	tcp     *net.TCPListener
 }
 
 func (s *socket) close() {
-	s.udp.Close()
+	for _, each := range s.udp {
+		each.Close()
+	}
 	s.tcp.Close()
 }
 
 // listen opens both transports on an address. Port 0 takes one that is free in
 // both.
 func listen(address netip.AddrPort) (*socket, error) {
-	const tries = 16 // for a port free in UDP but taken in TCP
+	const tries = 16 // for a port free in TCP but taken in UDP
 	for i := 1; ; i++ {
 		s, err := listenOnce(address)
 		if err == nil || address.Port() != 0 || i == tries || !errors.Is(err, syscall.EADDRINUSE) {
@@ -41,23 +44,28 @@ func listenOnce(address netip.AddrPort) (*socket, error) {
 	if address.Addr().Is4() {
 		family = "4"
 	}
-	udp, err := net.ListenUDP("udp"+family, net.UDPAddrFromAddrPort(address))
+	// The TCP socket comes first: it tells when another process has the address,
+	// which would share UDP without a word.
+	tcp, err := net.ListenTCP("tcp"+family, net.TCPAddrFromAddrPort(address))
 	if err != nil {
 		return nil, err
 	}
-	if address.Addr().IsUnspecified() {
-		if err := askForDestination(udp, address.Addr()); err != nil {
-			udp.Close()
+	s := &socket{address: netip.AddrPortFrom(address.Addr(), tcp.Addr().(*net.TCPAddr).AddrPort().Port()), tcp: tcp}
+	for range runtime.GOMAXPROCS(0) {
+		udp, err := listenUDP("udp"+family, s.address)
+		if err != nil {
+			s.close()
 			return nil, err
 		}
+		s.udp = append(s.udp, udp)
+		if address.Addr().IsUnspecified() {
+			if err := askForDestination(udp, address.Addr()); err != nil {
+				s.close()
+				return nil, err
+			}
+		}
 	}
-	bound := netip.AddrPortFrom(address.Addr(), udp.LocalAddr().(*net.UDPAddr).AddrPort().Port())
-	tcp, err := net.ListenTCP("tcp"+family, net.TCPAddrFromAddrPort(bound))
-	if err != nil {
-		udp.Close()
-		return nil, err
-	}
-	return &socket{bound, udp, tcp}, nil
+	return s, nil
 }
 
 // askForDestination makes the socket tell which of the host's addresses a packet

@@ -90,7 +90,7 @@ func (s *Server) serveConn(ctx context.Context, conn *net.TCPConn, from netip.Ad
 		if _, err := io.ReadFull(conn, msg); err != nil {
 			return
 		}
-		answer := s.answer(msg, from, true)
+		answer := s.answer(msg, from)
 		if answer == nil {
 			return // who sends no queries has no use for a connection
 		}

@@ -2,49 +2,92 @@ package gslb
 
 import (
 	"context"
+	"fmt"
+	"math/rand/v2"
 	"net"
-	"runtime"
-	"time"
+	"runtime/debug"
 
-	"github.com/miekg/dns"
-	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
-// maxDatagram is more than any query has. What is longer is cut and then
-// malformed.
-const maxDatagram = 4096
-
-// serveUDP answers what comes to a socket, until ctx is done.
+// serveUDP answers what comes to a socket, until ctx is done; then it returns
+// nil, after what had come was answered.
 func (s *Server) serveUDP(ctx context.Context, conn *net.UDPConn) error {
-	group, ctx := errgroup.WithContext(ctx)
-	// A deadline and not Close ends the reads, so that answers can still be sent.
-	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
-	for range runtime.GOMAXPROCS(0) {
-		group.Go(func() error { return s.readUDP(ctx, conn) })
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
 	}
-	return group.Wait()
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		if failed = unix.SetNonblock(int(fd), false); failed != nil {
+			return
+		}
+		// A shutdown wakes the thread that waits in the system call. The kernel
+		// says ENOTCONN and does it all the same.
+		stop := context.AfterFunc(ctx, func() { unix.Shutdown(int(fd), unix.SHUT_RD) })
+		defer stop()
+		failed = s.answerBatches(ctx, fd)
+	})
+	if failed != nil {
+		return fmt.Errorf("gslb: receive on %v: %w", conn.LocalAddr(), failed)
+	}
+	return err
 }
 
-// readUDP is one of a socket's readers. It answers a query before it reads the
-// next: nothing in an answer waits.
-func (s *Server) readUDP(ctx context.Context, conn *net.UDPConn) error {
-	buf := make([]byte, maxDatagram)
+// answerBatches receives and answers batch after batch. Nothing in an answer
+// waits.
+func (s *Server) answerBatches(ctx context.Context, fd uintptr) error {
+	b := newBatch()
+	r := udpReader{Server: s, tally: newTally(s.m)}
 	for {
-		n, session, err := dns.ReadFromSessionUDP(conn, buf)
-		if ctx.Err() != nil {
-			return nil
-		}
+		n, err := b.receive(fd)
 		if err != nil {
 			return err
 		}
-		from := session.RemoteAddr().(*net.UDPAddr).AddrPort().Addr()
-		answer := s.answer(buf[:n], from, false)
-		if answer == nil {
-			continue
+		if ctx.Err() != nil && b.in[0].length == 0 {
+			return nil
 		}
-		if _, err := dns.WriteToSessionUDP(conn, answer, session); err != nil {
-			s.m.dropped.WithLabelValues(dropWrite).Inc()
+		r.view = s.view.Load()
+		for i := range n {
+			r.answer(b, i)
 		}
+		r.tally.flush()
+		if failed := b.send(fd); failed > 0 {
+			s.m.dropped.WithLabelValues(dropWrite).Add(float64(failed))
+		}
+	}
+}
+
+// udpReader answers the queries of one socket.
+type udpReader struct {
+	*Server
+	view  *view
+	query fastQuery
+	tally *tally
+}
+
+// answer answers one datagram: on the fast path if that can.
+func (r *udpReader) answer(b *batch, i int) {
+	defer r.recovered()
+	msg, from := b.query(i)
+	req := request{msg: msg, from: from, random: rand.Uint64()}
+	if answer, out, ok := r.view.respondFast(&r.query, req, b.buffer(i)); ok {
+		r.tally.count(r.view, &out)
+		b.answer(i, answer)
+		return
+	}
+	out := r.view.respond(req)
+	r.m.count(req, out)
+	if out.msg != nil {
+		b.answer(i, out.msg)
+	}
+}
+
+// recovered ends a fault of the server with the query that hit it, instead of
+// the process. It is for defer.
+func (s *Server) recovered() {
+	if fault := recover(); fault != nil {
+		s.m.panics.Inc()
+		s.log.Error("query ended in a fault", "fault", fault, "stack", string(debug.Stack()))
 	}
 }

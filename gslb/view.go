@@ -3,6 +3,8 @@ package gslb
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"anyedge/gslb/steer"
 
@@ -14,11 +16,37 @@ type view struct {
 	zones map[name]*zone
 	table *steer.Table
 	over  overlay
+	// zoneEntries and steeredEntries are the packed answers of the fast path. The
+	// latter win.
+	zoneEntries, steeredEntries entries
 }
 
 // newView joins zones and steering, or says which steered names cannot be
-// joined. A nil table steers nothing.
-func newView(zones map[name]*zone, table *steer.Table) (*view, error) {
+// joined. A nil table steers nothing. What is packed in last, which may be nil,
+// and still right is taken from there: while PoPs only come and go, nothing is
+// packed anew.
+func newView(zones map[name]*zone, table *steer.Table, last *view) (*view, error) {
+	v, err := join(zones, table)
+	if err != nil {
+		return nil, err
+	}
+	if last != nil && maps.Equal(zones, last.zones) {
+		v.zoneEntries = last.zoneEntries
+		if slices.Equal(table.Names(), last.table.Names()) {
+			v.steeredEntries = last.steeredEntries
+		}
+	}
+	if v.zoneEntries == nil {
+		v.zoneEntries = packZones(&view{zones: zones})
+	}
+	if v.steeredEntries == nil {
+		v.steeredEntries = packSteered(v)
+	}
+	return v, nil
+}
+
+// join joins zones and steering without what is packed.
+func join(zones map[name]*zone, table *steer.Table) (*view, error) {
 	v := &view{zones: zones, table: table, over: make(overlay)}
 	var errs []error
 	for _, steered := range table.Names() {

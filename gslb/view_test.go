@@ -69,7 +69,7 @@ func testView(t testing.TB) *view {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := newView(zones, table(t, steering()))
+	v, err := newView(zones, table(t, steering()), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,7 +267,7 @@ func TestNameTooLongForADNAME(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := newView(zones, nil)
+	v, err := newView(zones, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -307,7 +307,7 @@ func TestSizes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err = newView(zones, nil)
+	v, err = newView(zones, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -453,7 +453,7 @@ func TestSteeredNamesThatDoNotFit(t *testing.T) {
 	} {
 		in := steering()
 		in.Names[0].Name = name
-		_, err := newView(zones, table(t, in))
+		_, err := newView(zones, table(t, in), nil)
 		if err == nil || !strings.Contains(err.Error(), "steered name "+name+": ") || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", name, err, want)
 		}

@@ -18,6 +18,8 @@ type zone struct {
 	// may be kept (RFC 2308 section 3).
 	negative *dns.SOA
 	records  int
+	// aliases are the names with a CNAME record.
+	aliases []name
 }
 
 // node is what exists at one name.

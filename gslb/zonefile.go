@@ -164,6 +164,7 @@ func (l *zoneLoad) add(rr dns.RR, line int) {
 		l.fail(line, "%s: TTL %d is out of range", h.Name, h.Ttl)
 		return
 	}
+	h.Name = owner.String()
 	switch h.Rrtype {
 	case dns.TypeRRSIG, dns.TypeNSEC, dns.TypeNSEC3, dns.TypeNSEC3PARAM:
 		l.fail(line, "%s: a signed zone cannot be served: its signatures would not cover steered answers", h.Name)
@@ -247,6 +248,9 @@ func (l *zoneLoad) check() {
 	}
 	var problems []problem
 	for owner, n := range l.nodes {
+		if n.get(dns.TypeCNAME) != nil {
+			l.aliases = append(l.aliases, owner)
+		}
 		for i := range n.sets {
 			if text := l.objection(owner, n, &n.sets[i]); text != "" {
 				problems = append(problems, problem{n.sets[i].line, fmt.Sprintf("%s: %s", owner, text)})

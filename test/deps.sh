@@ -9,7 +9,9 @@ declare -A package=(
 	[nghttp]=nghttp2-client [nghttpd]=nghttp2-server [nginx]=nginx [haproxy]=haproxy
 	[ip]=iproute2 [nft]=nftables [tcpdump]=tcpdump [ping]=iputils-ping
 )
-[ "${1:-}" = bench ] && package+=([caddy]=caddy [wrk]=wrk)
+[ "${1:-}" = bench ] && package+=(
+	[caddy]=caddy [wrk]=wrk [dnsperf]=dnsperf [gdnsd]=gdnsd [knotd]=knot [nsd]=nsd
+)
 missing=()
 for tool in "${!package[@]}"; do
 	PATH="$PATH:/usr/sbin:/sbin" command -v "$tool" >/dev/null || missing+=("${package[$tool]}")

@@ -1,0 +1,283 @@
+package gslb
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"time"
+
+	"anyedge/gslb/steer"
+
+	"github.com/miekg/dns"
+)
+
+// fastQuery is a question of the usual kind, read without allocation: one that
+// the fast path can answer if the answer is packed.
+type fastQuery struct {
+	name  [255]byte // in lower case
+	named int       // its length
+	qtype uint16
+
+	edns    bool
+	do      bool
+	udpSize uint16
+	subnet  []byte // the option's data, in the message; nil without one
+	client  netip.Prefix
+}
+
+// optHeader is the length of an OPT record without options.
+const optHeader = 11
+
+// read takes a query. It reports false if anything in it is unusual or wrong.
+func (q *fastQuery) read(msg []byte) bool {
+	const oneQuestion = 1 << 32                     // and no answer, no authority
+	if len(msg) < headerSize || msg[2]&0xf8 != 0 || // a response, or an opcode other than QUERY
+		binary.BigEndian.Uint64(msg[4:])>>16 != oneQuestion || msg[10] != 0 || msg[11] > 1 {
+		return false
+	}
+	end := q.readName(msg)
+	if end == 0 || end+4 > len(msg) || binary.BigEndian.Uint16(msg[end+2:]) != dns.ClassINET {
+		return false
+	}
+	q.qtype = binary.BigEndian.Uint16(msg[end:])
+	if q.qtype == dns.TypeDS || isMeta(q.qtype) {
+		return false
+	}
+	rest := msg[end+4:]
+	q.edns, q.do, q.subnet, q.client = false, false, nil, netip.Prefix{}
+	if msg[11] == 0 {
+		return len(rest) == 0
+	}
+	return q.readOPT(rest)
+}
+
+// readName reads the question's name and returns where it ends, 0 if it does not.
+func (q *fastQuery) readName(msg []byte) (end int) {
+	name := msg[headerSize:]
+	if len(name) > len(q.name) {
+		name = name[:len(q.name)]
+	}
+	for off := 0; off < len(name); {
+		length := int(name[off])
+		if length > 63 || off+1+length > len(name) {
+			return 0
+		}
+		q.name[off] = name[off]
+		off++
+		if length == 0 {
+			q.named = off
+			return headerSize + off
+		}
+		for _, c := range name[off : off+length] {
+			if 'A' <= c && c <= 'Z' {
+				c += 'a' - 'A'
+			}
+			q.name[off] = c
+			off++
+		}
+	}
+	return 0
+}
+
+// readOPT reads what has to be an OPT record to its last octet, of version 0.
+func (q *fastQuery) readOPT(opt []byte) bool {
+	if len(opt) < optHeader || opt[0] != 0 || binary.BigEndian.Uint16(opt[1:]) != dns.TypeOPT ||
+		opt[6] != 0 || int(binary.BigEndian.Uint16(opt[9:])) != len(opt)-optHeader {
+		return false
+	}
+	q.edns, q.udpSize, q.do = true, binary.BigEndian.Uint16(opt[3:]), opt[7]&0x80 != 0
+	for options := opt[optHeader:]; len(options) > 0; {
+		if len(options) < 4 {
+			return false
+		}
+		code, length := binary.BigEndian.Uint16(options), int(binary.BigEndian.Uint16(options[2:]))
+		options = options[4:]
+		if length > len(options) {
+			return false
+		}
+		if code == dns.EDNS0SUBNET && !q.readSubnet(options[:length]) {
+			return false
+		}
+		options = options[length:]
+	}
+	return true
+}
+
+// readSubnet reads a client subnet option that names a network (RFC 7871 section
+// 6).
+func (q *fastQuery) readSubnet(data []byte) bool {
+	if q.subnet != nil || len(data) < 4 || data[3] != 0 {
+		return false
+	}
+	length := int(data[2])
+	if len(data)-4 != (length+7)/8 {
+		return false
+	}
+	var addr netip.Addr
+	switch binary.BigEndian.Uint16(data) {
+	case 1:
+		if length > 32 {
+			return false
+		}
+		var a [4]byte
+		copy(a[:], data[4:])
+		addr = netip.AddrFrom4(a)
+	case 2:
+		if length > 128 {
+			return false
+		}
+		var a [16]byte
+		copy(a[:], data[4:])
+		addr = netip.AddrFrom16(a)
+	default:
+		return false
+	}
+	q.subnet, q.client = data, netip.PrefixFrom(addr, length)
+	return q.client.Masked() == q.client
+}
+
+// outcome is what the fast path did, for the metrics.
+type fastOutcome struct {
+	qtype   uint16
+	rcode   int
+	steered bool
+	reply   steer.Reply // if steered
+}
+
+// respondFast appends the answer to a message to buf, which has room for
+// udpPayload octets. It reports false if the slow path has to answer; buf is then
+// of no use. It answers as respond does, octet by octet, and does not allocate.
+func (v *view) respondFast(q *fastQuery, req request, buf []byte) (msg []byte, out fastOutcome, ok bool) {
+	if !q.read(req.msg) {
+		return nil, out, false
+	}
+	p := v.packed(q)
+	if p == nil {
+		return nil, out, false
+	}
+	counts := p.counts
+	if p.steered != "" {
+		client := q.client
+		if q.subnet == nil {
+			client = netip.PrefixFrom(req.from, req.from.BitLen())
+		}
+		out.steered = true
+		out.reply, _ = v.table.Answer(steer.Query{Name: p.steered, Family: p.family, Client: client, Random: req.random})
+		if len(out.reply.Addrs) == 0 {
+			return nil, out, false
+		}
+		counts[0] += uint16(len(out.reply.Addrs))
+	}
+	if q.edns {
+		counts[2]++
+	}
+	question := headerSize + q.named + 4
+	if question+p.size(&out.reply)+q.optSize() > q.limit() {
+		return nil, out, false
+	}
+	msg = append(buf, req.msg[:question]...)
+	flags := p.flags | flagQR | binary.BigEndian.Uint16(req.msg[2:])&flagRD
+	binary.BigEndian.PutUint16(msg[2:], flags)
+	for i, n := range counts {
+		binary.BigEndian.PutUint16(msg[6+2*i:], n)
+	}
+	msg = p.appendTo(msg, q.named)
+	if out.steered {
+		msg = p.appendAddresses(msg, &out.reply)
+	}
+	if q.edns {
+		msg = q.appendOPT(msg, out.reply.Scope)
+	}
+	out.qtype, out.rcode = q.qtype, int(flags&0xf)
+	return msg, out, true
+}
+
+// refused is the answer for names in none of the zones.
+var refused = packed{flags: dns.RcodeRefused}
+
+// packed returns the answer to a question, nil if it is not packed.
+func (v *view) packed(q *fastQuery) *packed {
+	name := q.name[:q.named]
+	if len(name) == 1 {
+		return nil // nothing compresses to the root
+	}
+	if e := v.entry(name); e != nil {
+		return e.at.get(q.qtype)
+	}
+	for len(name) > 1 {
+		name = name[1+name[0]:]
+		if e := v.entry(name); e != nil {
+			return e.below.get(q.qtype)
+		}
+	}
+	return &refused
+}
+
+func (v *view) entry(n []byte) *entry {
+	if e := v.steeredEntries[name(n)]; e != nil {
+		return e
+	}
+	return v.zoneEntries[name(n)]
+}
+
+// size is the length of what follows the question, without OPT record.
+func (p *packed) size(reply *steer.Reply) int {
+	each := 2 + 10 + 4
+	if p.family == steer.IPv6 {
+		each += 12
+	}
+	return len(p.body) + len(reply.Addrs)*each
+}
+
+// appendAddresses appends the A or AAAA records of a steered name.
+func (p *packed) appendAddresses(msg []byte, reply *steer.Reply) []byte {
+	ttl := uint32(reply.TTL / time.Second)
+	for _, addr := range reply.Addrs {
+		msg = binary.BigEndian.AppendUint16(msg, p.owner)
+		if p.family == steer.IPv4 {
+			a := addr.As4()
+			msg = append(msg, 0, byte(dns.TypeA), 0, dns.ClassINET, byte(ttl>>24), byte(ttl>>16), byte(ttl>>8), byte(ttl), 0, 4)
+			msg = append(msg, a[:]...)
+		} else {
+			a := addr.As16()
+			msg = append(msg, 0, byte(dns.TypeAAAA), 0, dns.ClassINET, byte(ttl>>24), byte(ttl>>16), byte(ttl>>8), byte(ttl), 0, 16)
+			msg = append(msg, a[:]...)
+		}
+	}
+	return msg
+}
+
+// limit is the size that the answer may have.
+func (q *fastQuery) limit() int {
+	if !q.edns {
+		return dns.MinMsgSize
+	}
+	return int(min(max(q.udpSize, dns.MinMsgSize), udpPayload))
+}
+
+// optSize is the length of the answer's OPT record.
+func (q *fastQuery) optSize() int {
+	switch {
+	case !q.edns:
+		return 0
+	case q.subnet == nil:
+		return optHeader
+	}
+	return optHeader + 4 + len(q.subnet)
+}
+
+// appendOPT appends the OPT record: the options that the query sent and that the
+// server knows.
+func (q *fastQuery) appendOPT(msg []byte, scope int) []byte {
+	var do byte
+	if q.do {
+		do = 0x80
+	}
+	msg = append(msg, 0, 0, byte(dns.TypeOPT), udpPayload>>8, udpPayload&0xff, 0, 0, do, 0, 0, byte(q.optSize()-optHeader))
+	if q.subnet != nil {
+		msg = append(msg, 0, byte(dns.EDNS0SUBNET), 0, byte(len(q.subnet)))
+		at := len(msg)
+		msg = append(msg, q.subnet...)
+		msg[at+3] = uint8(scope)
+	}
+	return msg
+}

@@ -1,0 +1,198 @@
+package gslb
+
+import (
+	"bytes"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/miekg/dns"
+)
+
+// both answers a message on the fast path and on the slow one, over UDP.
+func both(v *view, msg []byte, from string, random uint64) (fast, slow []byte, out fastOutcome, ok bool) {
+	req := request{msg: msg, from: netip.MustParseAddr(from), random: random}
+	var q fastQuery
+	fast, out, ok = v.respondFast(&q, req, make([]byte, 0, udpPayload))
+	return fast, v.respond(req).msg, out, ok
+}
+
+// variants are the forms that a question comes in.
+func variants(q *dns.Msg) []*dns.Msg {
+	edns := func(options ...dns.EDNS0) *dns.Msg {
+		m := q.Copy()
+		m.SetEdns0(1232, true)
+		m.IsEdns0().Option = options
+		return m
+	}
+	spelled := q.Copy()
+	spelled.Question[0].Name = strings.ToUpper(spelled.Question[0].Name)
+	spelled.RecursionDesired = true
+	return []*dns.Msg{
+		q, spelled, edns(),
+		edns(&dns.EDNS0_LOCAL{Code: dns.EDNS0SUBNET, Data: subnet("203.0.113.0/24")}),
+		edns(&dns.EDNS0_LOCAL{Code: 65001, Data: []byte("unknown")}, &dns.EDNS0_LOCAL{Code: dns.EDNS0SUBNET, Data: subnet("2001:db8:a::/48")}),
+		edns(&dns.EDNS0_LOCAL{Code: dns.EDNS0SUBNET, Data: []byte{0, 1, 0, 0}}),
+	}
+}
+
+// Both paths agree on every name of the zones, on names beside and below them,
+// and on every type; and the fast path answers most of that.
+func TestFastAgreesWithSlow(t *testing.T) {
+	v := testView(t)
+	names := []string{"elsewhere.example.", "example.", "."}
+	for _, e := range []entries{v.zoneEntries, v.steeredEntries} {
+		for n := range e {
+			text := n.String()
+			names = append(names, text, "x."+text, "x.y."+text, "*."+text, "x.*."+text)
+		}
+	}
+	types := []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeTXT, dns.TypeMX, dns.TypeNS, dns.TypeSOA, dns.TypeDS,
+		dns.TypeCNAME, dns.TypeDNAME, dns.TypeHTTPS, dns.TypeANY, dns.TypeAXFR, sample, 1}
+	asked, answered := 0, 0
+	for _, n := range names {
+		for _, qtype := range types {
+			for _, q := range variants(asker(n, qtype)) {
+				wire, err := q.Pack()
+				if err != nil {
+					t.Fatal(err)
+				}
+				asked++
+				fast, slow, _, ok := both(v, wire, "198.51.100.1", 7)
+				if !ok {
+					continue
+				}
+				answered++
+				if !bytes.Equal(fast, slow) {
+					t.Fatalf("%s %s\nfast %x\nslow %x", n, dns.Type(qtype), fast, slow)
+				}
+			}
+		}
+	}
+	t.Logf("%d of %d on the fast path", answered, asked)
+	if answered*10 < asked*6 {
+		t.Errorf("only %d of %d queries were answered on the fast path", answered, asked)
+	}
+}
+
+// What clients ask for all day is on the fast path.
+func TestFastCovers(t *testing.T) {
+	v := testView(t)
+	for _, question := range []string{
+		"www.edge.example A", "www.edge.example AAAA", "www.edge.example TXT", "first.edge.example HTTPS",
+		"foo.any.edge.example A", "apex.example A", "steered.edge.example A", "edge.example NS", "edge.example SOA",
+		"mail.edge.example A", "mail.edge.example AAAA", "hop.edge.example A", "foo.wild.edge.example TXT",
+		"nope.edge.example A", "a.b.c.nope.edge.example A", "x.www.edge.example A", "child.edge.example A",
+		"x.child.edge.example A", "x.ns1.edge.example A", "ns1.edge.example TXT", "y.empty.edge.example A", "www.elsewhere.example A",
+	} {
+		qname, typ, _ := strings.Cut(question, " ")
+		for _, q := range variants(asker(qname, dns.StringToType[typ])) {
+			wire, err := q.Pack()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, _, _, ok := both(v, wire, "198.51.100.1", 7); !ok {
+				t.Errorf("%s is not: %v", question, q)
+			}
+		}
+	}
+}
+
+// A steering table with the same names keeps what is packed, one with others
+// does not; new zones pack all anew.
+func TestPackedAnewWhenNeeded(t *testing.T) {
+	zones, err := loadZones(testZones())
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := func(last *view, change func()) *view {
+		in := steering()
+		if last == nil {
+			in.Names = in.Names[1:]
+		}
+		if change != nil {
+			change()
+		}
+		v, err := newView(zones, table(t, in), last)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	const www = name("\x03www\x04edge\x07example\x00")
+	without := next(nil, nil)
+	with := next(without, nil)
+	if without.steeredEntries[www] != nil || with.steeredEntries[www] == nil {
+		t.Error("a new steered name was not packed")
+	}
+	again := next(with, nil)
+	if again.steeredEntries[www] != with.steeredEntries[www] || again.zoneEntries[www] != with.zoneEntries[www] {
+		t.Error("packed anew without need")
+	}
+	other := next(again, func() {
+		if zones, err = loadZones(testZones()); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if other.steeredEntries[www] == again.steeredEntries[www] || other.zoneEntries[www] == again.zoneEntries[www] {
+		t.Error("new zones were not packed")
+	}
+}
+
+// FuzzFastAgreesWithSlow asserts that what the fast path answers, the slow path
+// answers in the same octets.
+func FuzzFastAgreesWithSlow(f *testing.F) {
+	v := testView(f)
+	for _, n := range []string{"www.edge.example", "x.any.edge.example", "hop.edge.example", "nope.edge.example",
+		"x.wild.edge.example", "x.child.edge.example", "hostmaster.edge.example", "ns1.edge.example", "v4only.edge.example"} {
+		for _, q := range variants(asker(n, dns.TypeA)) {
+			wire, err := q.Pack()
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(wire, uint64(1))
+		}
+	}
+	f.Fuzz(func(t *testing.T, msg []byte, random uint64) {
+		before := slices.Clone(msg)
+		fast, slow, out, ok := both(v, msg, "203.0.113.1", random)
+		if !bytes.Equal(msg, before) {
+			t.Fatal("the query was changed")
+		}
+		if !ok {
+			return
+		}
+		if !bytes.Equal(fast, slow) {
+			t.Fatalf("query %x\nfast %x\nslow %x", msg, fast, slow)
+		}
+		if got := unpack(t, fast); got.Rcode != out.rcode || got.Question[0].Qtype != out.qtype {
+			t.Errorf("counted as %+v: %v", out, got)
+		}
+	})
+}
+
+func BenchmarkRespondFast(b *testing.B) {
+	v := testView(b)
+	for about, q := range map[string]*dns.Msg{
+		"steered":  withSubnet("www.edge.example", subnet("203.0.113.0/24")),
+		"plain":    asker("mail.edge.example", dns.TypeA),
+		"negative": asker("nope.edge.example", dns.TypeA),
+	} {
+		wire, err := q.Pack()
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(about, func(b *testing.B) {
+			b.ReportAllocs()
+			var q fastQuery
+			buf := make([]byte, 0, udpPayload)
+			req := request{msg: wire, from: netip.MustParseAddr("198.51.100.1")}
+			for b.Loop() {
+				if _, _, ok := v.respondFast(&q, req, buf); !ok {
+					b.Fatal("not on the fast path")
+				}
+			}
+		})
+	}
+}
