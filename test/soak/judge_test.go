@@ -42,6 +42,8 @@ func (x *exchange) checkResponse(res *http.Response, stop int64, leave func()) (
 		out.complete = true // golang.org/x/net/http2 wants a body if there is a Content-Length
 	case err != nil:
 		out.err = err
+	case x.bare && x.flaky && !t.sent.Load():
+		out.complete = true // the end of an origin that was killed is that of the response
 	case !m.none && !t.sent.Load():
 		x.wrong("an unfinished response looked complete to the client after %d bytes", r.got)
 		out.complete = true

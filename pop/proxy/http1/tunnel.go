@@ -76,9 +76,10 @@ func (t *tunnel) TCP() *net.TCPConn {
 	return t.tcp
 }
 
-// Reset implements [exchange.Socket]. After our own end it does not matter.
+// Reset implements [exchange.Socket]. After our own end it does not matter, and
+// that may come while the state is asked for.
 func (t *tunnel) Reset() bool {
-	return t.tcp != nil && !t.ended.Load() && wasReset(t.tcp)
+	return t.tcp != nil && wasReset(t.tcp) && !t.ended.Load()
 }
 
 // wasReset reports whether a connection that looked as if the peer had ended its
