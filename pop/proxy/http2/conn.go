@@ -366,7 +366,7 @@ func (c *conn) linger() {
 	if w, ok := c.nc.(interface{ CloseWrite() error }); !ok || w.CloseWrite() != nil {
 		return
 	}
-	c.nc.SetReadDeadline(time.Now().Add(farewell))
+	c.nc.SetReadDeadline(time.Now().Add(parting))
 	var discard [512]byte
 	for {
 		if _, err := c.nc.Read(discard[:]); err != nil {

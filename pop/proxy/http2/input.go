@@ -12,9 +12,11 @@ import (
 const (
 	// linger is how long a quiet connection keeps its buffers and goroutines.
 	linger = 250 * time.Millisecond
-	// farewell bounds the end of a connection: to send what is left, and then
-	// to wait for the client to close.
+	// farewell bounds the sending of our last words.
 	farewell = time.Second
+	// parting is how long a client has then to read them, and all before them,
+	// and to close.
+	parting = 5 * time.Second
 )
 
 // Why a connection ends with nobody to blame.
@@ -201,7 +203,7 @@ func (c *conn) reconsider(partial bool) error {
 	switch {
 	case err != nil:
 		return err
-	case c.final && len(c.streams) == 0:
+	case c.doneLocked():
 		return errGone
 	case partial:
 		by := c.frameAt.Add(c.patience)
@@ -219,6 +221,12 @@ func (c *conn) reconsider(partial bool) error {
 	}
 	c.armLocked(next)
 	return nil
+}
+
+// doneLocked reports whether there is nothing left to do: the streams are over,
+// and the peer has taken, if slowly, what was sent on them.
+func (c *conn) doneLocked() bool {
+	return c.final && len(c.streams) == 0 && c.out == nil && !c.writing
 }
 
 // earlier returns the earlier of two times. The zero time stands for never.

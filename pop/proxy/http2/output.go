@@ -52,6 +52,9 @@ func (c *conn) flushLocked() {
 	}
 	c.writing = false
 	c.room.Broadcast()
+	if c.doneLocked() {
+		c.nudgeLocked()
+	}
 }
 
 // flush is flushLocked for a goroutine of its own.

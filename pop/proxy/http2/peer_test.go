@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	h2 "golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -34,8 +35,13 @@ type received struct {
 
 // connect returns a peer that has said nothing yet.
 func connect(t *testing.T, front *Front) *peer {
+	return connectSlowly(t, front, 0)
+}
+
+// connectSlowly is connect for a peer that waits before each kilobyte it reads.
+func connectSlowly(t *testing.T, front *Front, wait time.Duration) *peer {
 	near, far := net.Pipe()
-	p := connectedTo(near)
+	p := connectedTo(slowConn{near, wait})
 	p.t, p.frames, p.served = t, make(chan received, 10000), make(chan struct{})
 	go func() {
 		defer close(p.served)
@@ -45,8 +51,24 @@ func connect(t *testing.T, front *Front) *peer {
 	t.Cleanup(func() {
 		near.Close()
 		<-p.served
+		for range p.frames { // until read has ended
+		}
 	})
 	return p
+}
+
+// slowConn waits before each kilobyte it reads.
+type slowConn struct {
+	net.Conn
+	wait time.Duration
+}
+
+func (c slowConn) Read(p []byte) (int, error) {
+	if c.wait > 0 {
+		time.Sleep(c.wait)
+		p = p[:min(len(p), 1<<10)]
+	}
+	return c.Conn.Read(p)
 }
 
 // connectedTo returns a peer that can only write.
@@ -60,7 +82,11 @@ func connectedTo(nc net.Conn) *peer {
 
 // greeted returns a peer that has exchanged prefaces with the given settings.
 func greeted(t *testing.T, front *Front, settings ...h2.Setting) *peer {
-	p := connect(t, front)
+	return connect(t, front).greet(settings...)
+}
+
+// greet exchanges prefaces.
+func (p *peer) greet(settings ...h2.Setting) *peer {
 	p.nc.Write([]byte(h2.ClientPreface))
 	p.framer.WriteSettings(settings...)
 	p.expect(h2.FrameSettings, 0)

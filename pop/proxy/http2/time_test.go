@@ -200,6 +200,31 @@ func TestDrain(t *testing.T) {
 	})
 }
 
+// A client that reads slowly gets the end of the last response, however long it
+// takes.
+func TestDrainWaitsForSlowReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size = 3 * 16375 // the last frame is a large one
+		front := NewFront(config(func(_ context.Context, x *exchange.Exchange) {
+			respond(x, 200, size, bytes.NewReader(make([]byte, size)))
+		}))
+		p := connectSlowly(t, front, 400*time.Millisecond).greet()
+		p.request(1, "/", true)
+		synctest.Wait()
+		front.CloseIdle()
+		got := 0
+		for f := range p.frames {
+			if got += len(f.payload); f.Type == h2.FrameData && f.Flags.Has(h2.FlagDataEndStream) {
+				if got != size {
+					t.Errorf("%d bytes of %d", got, size)
+				}
+				return
+			}
+		}
+		t.Errorf("the connection ended after %d bytes of %d", got, size)
+	})
+}
+
 func TestCloseIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
