@@ -128,16 +128,23 @@ func (e *engine) stop() {
 // disconnect ends all sessions, and waits a moment for that: StopBgp overwrites
 // what the goroutine of a session reads when an UPDATE comes.
 func (e *engine) disconnect() {
-	ctx := context.Background()
+	e.awaitSilence(func(p *api.Peer) bool {
+		if p.State.SessionState == api.PeerState_ESTABLISHED && p.State.AdminState == api.PeerState_UP {
+			e.server.DisablePeer(context.Background(), &api.DisablePeerRequest{Address: p.Conf.NeighborAddress})
+		}
+		return true
+	})
+}
+
+// awaitSilence waits until no session has a connection, for a second at most.
+// It asks f whether one that has matters.
+func (e *engine) awaitSilence(f func(*api.Peer) bool) {
 	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		busy := false
 		e.peers(func(p *api.Peer) {
-			if p.State.SessionState != api.PeerState_ESTABLISHED {
-				return
-			}
-			busy = true
-			if p.State.AdminState == api.PeerState_UP {
-				e.server.DisablePeer(ctx, &api.DisablePeerRequest{Address: p.Conf.NeighborAddress})
+			switch p.State.SessionState {
+			case api.PeerState_OPENSENT, api.PeerState_OPENCONFIRM, api.PeerState_ESTABLISHED:
+				busy = f(p) || busy
 			}
 		})
 		if !busy {
@@ -230,7 +237,11 @@ func (e *engine) addPeer(p enginePeer) error {
 	return nil
 }
 
+// deletePeer removes a peer whose connection has been closed. It waits until
+// GoBGP knows: one that is deleted before it has read its last message leaves a
+// goroutine behind, and a peer could have that happen again and again.
 func (e *engine) deletePeer(address netip.Addr) error {
+	e.awaitSilence(func(p *api.Peer) bool { return p.Conf.NeighborAddress == address.String() })
 	err := e.server.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: address.String()})
 	if err != nil {
 		return fmt.Errorf("delete peer %v: %w", address, err)
