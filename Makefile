@@ -82,6 +82,10 @@ conformance: deps $(CACHE)/h2spec differential ## h2spec, real clients on every 
 	ANYEDGE_H2SPEC=$(CURDIR)/$(CACHE)/h2spec $(GO) test -count 1 -timeout 5m -run H2Spec -v ./pop/proxy/http2
 	$(GO) test -count 1 -timeout 10m -v ./test/matrix
 
+.PHONY: interop
+interop: deps ## FRR, BIRD, OpenBGPD and ExaBGP beside the Speaker, feature by feature (needs root)
+	ANYEDGE_INTEROP=1 $(GO) test -count 1 -timeout 2m -v ./test/interop
+
 .PHONY: differential
 differential: $(BIN) ## 6000 malformed requests through anyedge, HAProxy and nginx (installs them)
 	test/deps.sh bench

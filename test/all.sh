@@ -17,6 +17,9 @@ ANYEDGE_DIFFERENTIAL=quick go test -count 1 -timeout 5m -v -run Nothing ./test/d
 echo "== an edge in network namespaces, behind FRR and BIRD, where there is root"
 ANYEDGE_LAB=1 go test -count 1 -timeout 5m ./test/lab/edge
 
+echo "== the Speaker's neighbors: FRR, BIRD, OpenBGPD and ExaBGP, where there is root"
+ANYEDGE_INTEROP=1 go test -count 1 -timeout 2m -v ./test/interop
+
 echo "== the story: a whole edge on this machine, state in memory"
 timeout 300 bin/anyedge lab --check
 

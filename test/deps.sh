@@ -5,7 +5,7 @@
 set -euo pipefail
 
 declare -A package=(
-	[dig]=dnsutils [curl]=curl [bird]=bird2 [vtysh]=frr [keepalived]=keepalived
+	[dig]=dnsutils [curl]=curl [bird]=bird2 [vtysh]=frr [bgpctl]=openbgpd [exabgp]=exabgp [keepalived]=keepalived
 	[nghttp]=nghttp2-client [nghttpd]=nghttp2-server [nginx]=nginx [haproxy]=haproxy
 	[ip]=iproute2 [nft]=nftables [tcpdump]=tcpdump [ping]=iputils-ping
 )
