@@ -73,6 +73,10 @@ bench-proxy: $(BIN) ## anyedge beside HAProxy, nginx and Caddy: CPU per request 
 	test/deps.sh bench
 	$(GO) run ./test/bench --out $(CACHE)/bench-proxy.md
 
+.PHONY: simulate-steering
+simulate-steering: ## a day of a synthetic Internet under each way of steering: docs/steering.md and its plot
+	$(GO) run ./test/steering --out docs
+
 .PHONY: soak
 soak: ## a worker under the race detector and random faults for SOAK (default 10m): no wrong byte, no leak
 	ANYEDGE_SOAK=$(SOAK) $(GO) test -race -count 1 -timeout 0 -v ./test/soak

@@ -46,6 +46,9 @@ var allowed = map[string][]string{
 
 	"gslb":       {"configs", "gslb/steer", "internal/fleet"},
 	"gslb/steer": {},
+	// What is decided off the query path; the table takes what comes of it.
+	"gslb/steer/assign": {},
+	"gslb/steer/world":  {"gslb/steer/assign"},
 
 	"origin":      {"internal/health"},
 	"origin/demo": {},
@@ -76,6 +79,8 @@ var owners = []struct {
 // pure lists packages that do no I/O, with what they must not import.
 var pure = map[string][]string{
 	"gslb/steer":         {"net", "net/http", "os", "log/slog"},
+	"gslb/steer/assign":  {"net", "net/http", "os", "log/slog"},
+	"gslb/steer/world":   {"net", "net/http", "os", "log/slog"},
 	"internal/health":    {"net", "net/http", "os", "log/slog"},
 	"internal/tickets":   {"net", "net/http", "os"},
 	"pop/guard":          {"net", "net/http", "os", "log/slog"},
