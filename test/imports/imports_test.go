@@ -48,6 +48,7 @@ var allowed = map[string][]string{
 	"gslb/steer": {},
 	// What is decided off the query path; the table takes what comes of it.
 	"gslb/steer/assign": {},
+	"gslb/steer/rtt":    {},
 	"gslb/steer/world":  {"gslb/steer/assign"},
 
 	"origin":      {"internal/health"},
@@ -80,6 +81,7 @@ var owners = []struct {
 var pure = map[string][]string{
 	"gslb/steer":         {"net", "net/http", "os", "log/slog"},
 	"gslb/steer/assign":  {"net", "net/http", "os", "log/slog"},
+	"gslb/steer/rtt":     {"net", "net/http", "os", "log/slog"},
 	"gslb/steer/world":   {"net", "net/http", "os", "log/slog"},
 	"internal/health":    {"net", "net/http", "os", "log/slog"},
 	"internal/tickets":   {"net", "net/http", "os"},

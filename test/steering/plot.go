@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"slices"
 
 	"anyedge/gslb/steer/world"
 )
@@ -22,10 +23,10 @@ func (r *report) plot() []byte {
 	var b bytes.Buffer
 	b.WriteString(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 400" font-family="sans-serif" font-size="12">` + "\n")
 	b.WriteString(`<rect width="960" height="400" fill="white"/>` + "\n")
-	rtt := panel{&b, 60, 40, 380, 280, 200, 1}
-	rtt.axes("share of demand within a round-trip time (ms)", 50, 0.2, func(x float64) string { return fmt.Sprintf("%.0f", x) })
+	rtt := panel{&b, 60, 40, 380, 280, 100, 1}
+	rtt.axes("share of demand within a round-trip time (ms)", 20, 0.2, func(x float64) string { return fmt.Sprintf("%.0f", x) })
 	day := panel{&b, 540, 40, 380, 280, 24, 2}
-	day.axes("fullest PoP over its ceiling, by hour (UTC); 2 and more at the top", 4, 0.5, func(x float64) string { return fmt.Sprintf("%02.0f:00", x) })
+	day.axes("fullest PoP over its ceiling, by hour (UTC); 200 % and more at the top", 4, 0.5, func(x float64) string { return fmt.Sprintf("%02.0f:00", x) })
 	day.line("#000000", "4 3", [][2]float64{{0, 1}, {24, 1}})
 	for i, o := range r.outcomes {
 		dash := ""
@@ -42,7 +43,7 @@ func (r *report) plot() []byte {
 		if o.Steering != world.Optimum {
 			points = nil
 			for minute := 0; minute < world.Day; minute += 4 {
-				points = append(points, [2]float64{float64(minute) / 60, min(day.maxY, o.Fullest[minute])})
+				points = append(points, [2]float64{float64(minute) / 60, min(day.maxY, slices.Max(o.Fullest[minute:minute+4]))})
 			}
 			day.line(colors[i], "", points)
 		}

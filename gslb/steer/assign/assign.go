@@ -34,8 +34,9 @@
 // # Shares
 //
 // Few networks are divided: about one for each PoP that is full. The subnets of
-// a divided network go to its PoPs by weighted rendezvous hashing, see
-// Pick: a subnet stays where it is unless its own PoP's share shrinks.
+// a divided network go to its PoPs by weighted rendezvous hashing, which is the
+// steering table's part: a subnet stays where it is unless its own PoP's share
+// shrinks or another's grows.
 //
 // # Concurrency
 //

@@ -1,0 +1,140 @@
+package rtt
+
+import (
+	"cmp"
+	"math"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Table holds what all nodes have measured.
+type Table struct {
+	pops  []string
+	cells []measured // sorted by prefix and PoP
+}
+
+// measured is the mean RTT of a network to a PoP.
+type measured struct {
+	prefix netip.Prefix
+	pop    int32
+	log    float32
+	weight float32
+}
+
+// Merge puts snapshots together; those of one PoP, from several nodes, are
+// averaged by their weights. Weights are decayed to now, and what is too light by
+// then is left out: old snapshots do no harm. PoPs are the names that an
+// index refers to; snapshots of others are ignored.
+func Merge(now time.Time, pops []string, snapshots []Snapshot) *Table {
+	t := &Table{pops: pops}
+	for _, s := range snapshots {
+		pop := slices.Index(pops, s.Pop)
+		if pop < 0 || s.HalfLife <= 0 {
+			continue
+		}
+		decay := math.Exp2(-max(0, float64(now.Sub(s.At))) / float64(s.HalfLife))
+		for _, e := range s.Entries {
+			if w := e.Weight * decay; w >= MinWeight {
+				t.cells = append(t.cells, measured{e.Prefix, int32(pop), float32(math.Log(float64(e.RTT) / 1000)), float32(w)})
+			}
+		}
+	}
+	slices.SortFunc(t.cells, compare)
+	merged := t.cells[:0]
+	for _, c := range t.cells {
+		if last := len(merged) - 1; last >= 0 && compare(merged[last], c) == 0 {
+			m := &merged[last]
+			m.weight += c.weight
+			m.log += (c.log - m.log) * c.weight / m.weight
+			continue
+		}
+		merged = append(merged, c)
+	}
+	t.cells = slices.Clip(merged)
+	return t
+}
+
+func compare(a, b measured) int {
+	return cmp.Or(a.prefix.Compare(b.prefix), cmp.Compare(a.pop, b.pop))
+}
+
+// Pops returns the names that Measure.Pop refers to. The caller must not change
+// them.
+func (t *Table) Pops() []string { return t.pops }
+
+// Networks returns the networks that anything is known about, sorted, each once.
+func (t *Table) Networks() []netip.Prefix {
+	var all []netip.Prefix
+	for i, c := range t.cells {
+		if i == 0 || c.prefix != t.cells[i-1].prefix {
+			all = append(all, c.prefix)
+		}
+	}
+	return all
+}
+
+// Measure is the RTT from a client to a PoP.
+type Measure struct {
+	Pop int // index of Table.Pops
+	RTT time.Duration
+	// Prefix is the network that it was measured for.
+	Prefix netip.Prefix
+	// Weight is in connections, decayed.
+	Weight float64
+}
+
+// Lookup appends to dst what is known about a client: for each PoP the measure
+// of the longest network around, the longest networks first.
+func (t *Table) Lookup(dst []Measure, client netip.Prefix) []Measure {
+	client = netip.PrefixFrom(client.Addr().Unmap(), client.Bits())
+	if !client.IsValid() {
+		return dst
+	}
+	family := 1
+	if client.Addr().Is4() {
+		family = 0
+	}
+	known := len(dst)
+	for _, length := range lengths[family] {
+		if length > client.Bits() {
+			continue
+		}
+		network, _ := client.Addr().Prefix(length)
+		at, _ := slices.BinarySearchFunc(t.cells, network, func(c measured, p netip.Prefix) int { return c.prefix.Compare(p) })
+		for ; at < len(t.cells) && t.cells[at].prefix == network; at++ {
+			c := &t.cells[at]
+			if slices.ContainsFunc(dst[known:], func(m Measure) bool { return m.Pop == int(c.pop) }) {
+				continue
+			}
+			dst = append(dst, Measure{int(c.pop), time.Duration(math.Exp(float64(c.log)) * 1000), network, float64(c.weight)})
+		}
+	}
+	return dst
+}
+
+// Costs fills costs, by PoP and in µs, with the RTTs from a client: those
+// measured, and for other PoPs an estimate by distance, km on the great circle.
+// The estimate is a round trip through fibre with a common detour, plus what the
+// measured PoPs of the same client take beyond theirs, which is its last mile.
+// A client without measures gets a usual last mile.
+func Costs(costs []int32, km []float64, known []Measure) {
+	const perKM, usual = 13.5, 8000 // µs
+	excess, weight := 0.0, 0.0
+	for _, m := range known {
+		// A far PoP says little about the last mile.
+		w := 1 / (500 + km[m.Pop])
+		excess += w * (float64(m.RTT.Microseconds()) - perKM*km[m.Pop])
+		weight += w
+	}
+	lastMile := float64(usual)
+	if weight > 0 {
+		lastMile = max(0, excess/weight)
+	}
+	for j := range costs {
+		costs[j] = int32(lastMile + perKM*km[j])
+	}
+	for _, m := range known {
+		costs[m.Pop] = int32(m.RTT.Microseconds())
+	}
+}
