@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 	"unsafe"
 
@@ -146,21 +147,72 @@ func (b *batch) send(fd uintptr) (failed int) {
 	return failed
 }
 
-// listenUDP opens a socket beside others of the same address, between which the
-// kernel spreads the clients.
-func listenUDP(network string, address netip.AddrPort) (*net.UDPConn, error) {
+// listenUDP opens a blocking socket beside others of the same address, between
+// which the kernel spreads the clients.
+func listenUDP(network string, address netip.AddrPort) (*os.File, error) {
 	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		var err error
-		if failed := raw.Control(func(fd uintptr) {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
-		}); failed != nil {
-			return failed
-		}
-		return err
+		return control(raw, func(fd int) error { return setOptions(fd, network) })
 	}}
 	conn, err := config.ListenPacket(context.Background(), network, address.String())
 	if err != nil {
 		return nil, err
 	}
-	return conn.(*net.UDPConn), nil
+	defer conn.Close()
+	udp := conn.(*net.UDPConn)
+	if address.Addr().IsUnspecified() {
+		if err := askForDestination(udp, address.Addr()); err != nil {
+			return nil, err
+		}
+	}
+	raw, err := udp.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	// A copy that the runtime's poller does not know: it would wake for every
+	// datagram, with nobody to tell.
+	var socket *os.File
+	err = control(raw, func(fd int) error {
+		fd, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return os.NewSyscallError("fcntl", err)
+		}
+		if err := unix.SetNonblock(fd, false); err != nil {
+			unix.Close(fd)
+			return os.NewSyscallError("fcntl", err)
+		}
+		socket = os.NewFile(uintptr(fd), address.String())
+		return nil
+	})
+	return socket, err
+}
+
+// receiveBuffer holds what comes while a reader waits for its core: some
+// milliseconds of full load, in octets as the kernel counts them.
+const receiveBuffer = 4 << 20
+
+func setOptions(fd int, network string) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+		return os.NewSyscallError("SO_REUSEPORT", err)
+	}
+	// Without CAP_NET_ADMIN it is as large as net.core.rmem_max allows.
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer); err != nil {
+			return os.NewSyscallError("SO_RCVBUF", err)
+		}
+	}
+	// No fragments (RFC 9715), and no trust in what ICMP says about a path.
+	level, option, probe := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE
+	if network == "udp6" {
+		level, option, probe = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE
+	}
+	return os.NewSyscallError("IP_MTU_DISCOVER", unix.SetsockoptInt(fd, level, option, probe))
+}
+
+// control calls f with the descriptor of a socket.
+func control(raw syscall.RawConn, f func(fd int) error) error {
+	var err error
+	if failed := raw.Control(func(fd uintptr) { err = f(int(fd)) }); failed != nil {
+		return failed
+	}
+	return err
 }

@@ -13,9 +13,9 @@ import (
 // fastQuery is a question of the usual kind, read without allocation: one that
 // the fast path can answer if the answer is packed.
 type fastQuery struct {
-	name  [255]byte // in lower case
-	named int       // its length
-	qtype uint16
+	lowered [256]byte // the name in lower case, and room
+	named   int       // the name's length
+	qtype   uint16
 
 	edns    bool
 	do      bool
@@ -53,29 +53,44 @@ func (q *fastQuery) read(msg []byte) bool {
 // readName reads the question's name and returns where it ends, 0 if it does not.
 func (q *fastQuery) readName(msg []byte) (end int) {
 	name := msg[headerSize:]
-	if len(name) > len(q.name) {
-		name = name[:len(q.name)]
-	}
-	for off := 0; off < len(name); {
-		length := int(name[off])
-		if length > 63 || off+1+length > len(name) {
+	off := 0
+	for {
+		if off >= len(name) || name[off] > 63 {
 			return 0
 		}
-		q.name[off] = name[off]
-		off++
-		if length == 0 {
-			q.named = off
-			return headerSize + off
+		length := int(name[off])
+		off += 1 + length
+		if off > 255 {
+			return 0
 		}
-		for _, c := range name[off : off+length] {
-			if 'A' <= c && c <= 'Z' {
-				c += 'a' - 'A'
-			}
-			q.name[off] = c
-			off++
+		if length == 0 {
+			break
 		}
 	}
-	return 0
+	q.named = off
+	// All octets are lowered alike: those of lengths are below the letters. Those
+	// behind the name are of no matter, but must be there.
+	var tail [8]byte
+	for at := 0; at < off; at += 8 {
+		octets := name[at:]
+		if len(octets) < 8 {
+			copy(tail[:], octets)
+			octets = tail[:]
+		}
+		binary.LittleEndian.PutUint64(q.lowered[at:], lowerOctets(binary.LittleEndian.Uint64(octets)))
+	}
+	return headerSize + off
+}
+
+// lowerOctets returns eight octets with the letters among them in lower case.
+func lowerOctets(x uint64) uint64 {
+	const ones = 0x0101010101010101
+	seven := x & (0x7f * ones)
+	// The high bit of each octet says that it is at least 'A', or above 'Z'.
+	atLeast := seven + (0x80-'A')*ones
+	above := seven + (0x80-'Z'-1)*ones
+	letters := (atLeast ^ above) & ^x & (0x80 * ones)
+	return x | letters>>2
 }
 
 // readOPT reads what has to be an OPT record to its last octet, of version 0.
@@ -196,27 +211,20 @@ var refused = packed{flags: dns.RcodeRefused}
 
 // packed returns the answer to a question, nil if it is not packed.
 func (v *view) packed(q *fastQuery) *packed {
-	name := q.name[:q.named]
-	if len(name) == 1 {
+	n := q.lowered[:q.named]
+	if len(n) == 1 {
 		return nil // nothing compresses to the root
 	}
-	if e := v.entry(name); e != nil {
+	if e := v.entries[name(n)]; e != nil {
 		return e.at.get(q.qtype)
 	}
-	for len(name) > 1 {
-		name = name[1+name[0]:]
-		if e := v.entry(name); e != nil {
+	for len(n) > 1 {
+		n = n[1+n[0]:]
+		if e := v.entries[name(n)]; e != nil {
 			return e.below.get(q.qtype)
 		}
 	}
 	return &refused
-}
-
-func (v *view) entry(n []byte) *entry {
-	if e := v.steeredEntries[name(n)]; e != nil {
-		return e
-	}
-	return v.zoneEntries[name(n)]
 }
 
 // size is the length of what follows the question, without OPT record.

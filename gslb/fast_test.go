@@ -42,11 +42,9 @@ func variants(q *dns.Msg) []*dns.Msg {
 func TestFastAgreesWithSlow(t *testing.T) {
 	v := testView(t)
 	names := []string{"elsewhere.example.", "example.", "."}
-	for _, e := range []entries{v.zoneEntries, v.steeredEntries} {
-		for n := range e {
-			text := n.String()
-			names = append(names, text, "x."+text, "x.y."+text, "*."+text, "x.*."+text)
-		}
+	for n := range v.entries {
+		text := n.String()
+		names = append(names, text, "x."+text, "x.y."+text, "*."+text, "x.*."+text)
 	}
 	types := []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeTXT, dns.TypeMX, dns.TypeNS, dns.TypeSOA, dns.TypeDS,
 		dns.TypeCNAME, dns.TypeDNAME, dns.TypeHTTPS, dns.TypeANY, dns.TypeAXFR, sample, 1}
@@ -123,11 +121,11 @@ func TestPackedAnewWhenNeeded(t *testing.T) {
 	const www = name("\x03www\x04edge\x07example\x00")
 	without := next(nil, nil)
 	with := next(without, nil)
-	if without.steeredEntries[www] != nil || with.steeredEntries[www] == nil {
+	if without.entries[www].at.get(dns.TypeA).steered != "" || with.entries[www].at.get(dns.TypeA).steered == "" {
 		t.Error("a new steered name was not packed")
 	}
 	again := next(with, nil)
-	if again.steeredEntries[www] != with.steeredEntries[www] || again.zoneEntries[www] != with.zoneEntries[www] {
+	if again.entries[www] != with.entries[www] {
 		t.Error("packed anew without need")
 	}
 	other := next(again, func() {
@@ -135,7 +133,7 @@ func TestPackedAnewWhenNeeded(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	if other.steeredEntries[www] == again.steeredEntries[www] || other.zoneEntries[www] == again.zoneEntries[www] {
+	if other.entries[www] == again.entries[www] || other.zoneEntries[www] == again.zoneEntries[www] {
 		t.Error("new zones were not packed")
 	}
 }
@@ -170,6 +168,23 @@ func FuzzFastAgreesWithSlow(f *testing.F) {
 			t.Errorf("counted as %+v: %v", out, got)
 		}
 	})
+}
+
+func TestLowerOctets(t *testing.T) {
+	for c := range 256 {
+		want := uint64(c)
+		if 'A' <= c && c <= 'Z' {
+			want += 'a' - 'A'
+		}
+		for at := range 8 {
+			const others = 0x5a41ff807a615b40 // on either side of every bound
+			mask := uint64(0xff) << (8 * at)
+			got := lowerOctets(others&^mask | uint64(c)<<(8*at))
+			if got>>(8*at)&0xff != want || got&^mask != uint64(0x7a61ff807a615b40)&^mask {
+				t.Fatalf("octet %#x at %d: %#x", c, at, got)
+			}
+		}
+	}
 }
 
 func BenchmarkRespondFast(b *testing.B) {

@@ -44,6 +44,7 @@ type NodeOptions struct {
 	Sealer   *fleet.Sealer // nil only with a memory store
 	Log      *slog.Logger
 	Registry prometheus.Registerer
+	Sockets  int // as of Config
 }
 
 // NewNode reads the zone files and the map of clients. It opens no sockets.
@@ -56,7 +57,7 @@ func NewNode(o NodeOptions) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	server, err := New(Config{Listen: o.Config.Listen, Zones: zonesOf(o.Config)}, o.Log.With("part", "dns"), o.Registry)
+	server, err := New(Config{Listen: o.Config.Listen, Sockets: o.Sockets, Zones: zonesOf(o.Config)}, o.Log.With("part", "dns"), o.Registry)
 	if err != nil {
 		return nil, err
 	}

@@ -35,6 +35,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -55,6 +56,11 @@ type Config struct {
 	Listen []netip.AddrPort
 	// Zones are served at first; SetZones replaces them.
 	Zones []Zone
+	// Sockets is how many UDP sockets each address has, between which the kernel
+	// spreads the clients, and threads that answer. Default GOMAXPROCS. The
+	// threads wait outside of the runtime's view: with one processor (P) more
+	// than there are sockets, it does not take theirs away meanwhile.
+	Sockets int
 	// MaxConnections bounds the TCP connections at a time. One client address
 	// gets an eighth of them. Default 1024.
 	MaxConnections int
@@ -82,6 +88,7 @@ type Server struct {
 // New returns a server of the config's zones, which steers nothing until Update
 // is called. It opens no sockets. A nil reg leaves the metrics unregistered.
 func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Server, error) {
+	cfg.Sockets = cmp.Or(cfg.Sockets, runtime.GOMAXPROCS(0))
 	cfg.MaxConnections = cmp.Or(cfg.MaxConnections, 1024)
 	cfg.IdleTimeout = cmp.Or(cfg.IdleTimeout, 10*time.Second)
 	if len(cfg.Listen) == 0 {
@@ -186,7 +193,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	}()
 	for _, address := range s.cfg.Listen {
-		each, err := listen(address)
+		each, err := listen(address, s.cfg.Sockets)
 		if err != nil {
 			return fmt.Errorf("gslb: listen on %v: %w", address, err)
 		}

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"runtime"
+	"os"
 	"syscall"
 
 	"golang.org/x/net/ipv4"
@@ -14,7 +14,7 @@ import (
 // socket is one address served over both transports.
 type socket struct {
 	address netip.AddrPort
-	udp     []*net.UDPConn // one for each core
+	udp     []*os.File // blocking sockets
 	tcp     *net.TCPListener
 }
 
@@ -25,19 +25,19 @@ func (s *socket) close() {
 	s.tcp.Close()
 }
 
-// listen opens both transports on an address. Port 0 takes one that is free in
+// listen opens both transports on an address, UDP with so many sockets. Port 0 takes one that is free in
 // both.
-func listen(address netip.AddrPort) (*socket, error) {
+func listen(address netip.AddrPort, sockets int) (*socket, error) {
 	const tries = 16 // for a port free in TCP but taken in UDP
 	for i := 1; ; i++ {
-		s, err := listenOnce(address)
+		s, err := listenOnce(address, sockets)
 		if err == nil || address.Port() != 0 || i == tries || !errors.Is(err, syscall.EADDRINUSE) {
 			return s, err
 		}
 	}
 }
 
-func listenOnce(address netip.AddrPort) (*socket, error) {
+func listenOnce(address netip.AddrPort, sockets int) (*socket, error) {
 	// The explicit family keeps [::] from taking IPv4 too, and with it mapped
 	// addresses and clashes with 0.0.0.0.
 	family := "6"
@@ -51,19 +51,13 @@ func listenOnce(address netip.AddrPort) (*socket, error) {
 		return nil, err
 	}
 	s := &socket{address: netip.AddrPortFrom(address.Addr(), tcp.Addr().(*net.TCPAddr).AddrPort().Port()), tcp: tcp}
-	for range runtime.GOMAXPROCS(0) {
+	for range sockets {
 		udp, err := listenUDP("udp"+family, s.address)
 		if err != nil {
 			s.close()
 			return nil, err
 		}
 		s.udp = append(s.udp, udp)
-		if address.Addr().IsUnspecified() {
-			if err := askForDestination(udp, address.Addr()); err != nil {
-				s.close()
-				return nil, err
-			}
-		}
 	}
 	return s, nil
 }

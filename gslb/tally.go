@@ -12,19 +12,15 @@ import (
 // It belongs to one goroutine.
 type tally struct {
 	m       *metrics
-	queries map[tallyKey]*count
+	queries [maxTallied + 1][16]*count // by type and rcode
 	steered map[steeredKey]*count
 	view    *view // that the keys of steered are of
 	dirty   []*count
 }
 
-// maxTallied is the last of the types that the metrics tell apart.
-const maxTallied = 255
-
-type tallyKey struct {
-	qtype uint16 // 0 for those above maxTallied
-	rcode int
-}
+// maxTallied stands for itself and the types above, all of which are too seldom
+// for the metrics to tell them apart.
+const maxTallied = 128
 
 // steeredKey tells decisions apart by the first of the PoPs, as a place in the
 // table: a table gives the same slice for the same decision.
@@ -41,20 +37,17 @@ type count struct {
 }
 
 func newTally(m *metrics) *tally {
-	return &tally{m: m, queries: make(map[tallyKey]*count)}
+	return &tally{m: m}
 }
 
 // count records an answer that has been given from a view.
 func (t *tally) count(v *view, out *fastOutcome) {
-	key := tallyKey{out.qtype, out.rcode}
-	if out.qtype > maxTallied { // a client can ask for 65536 types
-		key.qtype = 0
-	}
-	c := t.queries[key]
+	at := &t.queries[min(out.qtype, maxTallied)][out.rcode&0xf]
+	c := *at
 	if c == nil {
-		r := response{asked: true, qtype: key.qtype, rcode: out.rcode}
+		r := response{asked: true, qtype: out.qtype, rcode: out.rcode}
 		c = &count{to: []prometheus.Counter{t.m.queries.WithLabelValues("udp", qtypeLabel(r), rcodeLabel(r.rcode))}}
-		t.queries[key] = c
+		*at = c
 	}
 	t.add(c)
 	if out.steered {

@@ -4,24 +4,24 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net"
+	"os"
+	"runtime"
 	"runtime/debug"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // serveUDP answers what comes to a socket, until ctx is done; then it returns
 // nil, after what had come was answered.
-func (s *Server) serveUDP(ctx context.Context, conn *net.UDPConn) error {
-	raw, err := conn.SyscallConn()
+func (s *Server) serveUDP(ctx context.Context, socket *os.File) error {
+	raw, err := socket.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var failed error
 	err = raw.Control(func(fd uintptr) {
-		if failed = unix.SetNonblock(int(fd), false); failed != nil {
-			return
-		}
 		// A shutdown wakes the thread that waits in the system call. The kernel
 		// says ENOTCONN and does it all the same.
 		stop := context.AfterFunc(ctx, func() { unix.Shutdown(int(fd), unix.SHUT_RD) })
@@ -29,18 +29,36 @@ func (s *Server) serveUDP(ctx context.Context, conn *net.UDPConn) error {
 		failed = s.answerBatches(ctx, fd)
 	})
 	if failed != nil {
-		return fmt.Errorf("gslb: receive on %v: %w", conn.LocalAddr(), failed)
+		return fmt.Errorf("gslb: receive: %w", failed)
 	}
 	return err
 }
+
+// rescheduleAfter is less than the 10 ms after which the runtime takes a
+// goroutine for one that keeps others waiting, and takes its processor away in
+// every system call.
+const rescheduleAfter = 5 * time.Millisecond
 
 // answerBatches receives and answers batch after batch. Nothing in an answer
 // waits.
 func (s *Server) answerBatches(ctx context.Context, fd uintptr) error {
 	b := newBatch()
 	r := udpReader{Server: s, tally: newTally(s.m)}
+	scheduled := time.Now()
+	n := 0
 	for {
-		n, err := b.receive(fd)
+		if now := time.Now(); now.Sub(scheduled) > rescheduleAfter {
+			runtime.Gosched()
+			scheduled = now
+		}
+		if 1 < n && n < batchSize {
+			// Under load others who want the core go first: more queries come
+			// together meanwhile, and each costs less. A core without others goes
+			// on at once, and so does a socket with more than a batch to answer.
+			syscall.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+		}
+		var err error
+		n, err = b.receive(fd)
 		if err != nil {
 			return err
 		}

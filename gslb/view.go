@@ -16,9 +16,9 @@ type view struct {
 	zones map[name]*zone
 	table *steer.Table
 	over  overlay
-	// zoneEntries and steeredEntries are the packed answers of the fast path. The
-	// latter win.
-	zoneEntries, steeredEntries entries
+	// entries are the packed answers of the fast path: those of zoneEntries, which
+	// steering has no part in, with the others put over them.
+	entries, zoneEntries entries
 }
 
 // newView joins zones and steering, or says which steered names cannot be
@@ -33,15 +33,14 @@ func newView(zones map[name]*zone, table *steer.Table, last *view) (*view, error
 	if last != nil && maps.Equal(zones, last.zones) {
 		v.zoneEntries = last.zoneEntries
 		if slices.Equal(table.Names(), last.table.Names()) {
-			v.steeredEntries = last.steeredEntries
+			v.entries = last.entries
+			return v, nil
 		}
-	}
-	if v.zoneEntries == nil {
+	} else {
 		v.zoneEntries = packZones(&view{zones: zones})
 	}
-	if v.steeredEntries == nil {
-		v.steeredEntries = packSteered(v)
-	}
+	v.entries = maps.Clone(v.zoneEntries)
+	maps.Copy(v.entries, packSteered(v))
 	return v, nil
 }
 

@@ -1,6 +1,9 @@
 package steer
 
-import "net/netip"
+import (
+	"encoding/binary"
+	"net/netip"
+)
 
 // A trie maps every address of one family to a decision. Inner nodes hold two
 // children; a child that is negative is a leaf, the complement of its decision.
@@ -66,10 +69,15 @@ func firstOne(networks []network, depth int) int {
 // lookup returns the decision for an address of the trie's family and the
 // length of the widest prefix around it that has the same decision.
 func (t *trie) lookup(addr netip.Addr) (decision int32, length int) {
-	b := newBits(addr)
+	octets := addr.As16()
+	high, low := binary.BigEndian.Uint64(octets[:8]), binary.BigEndian.Uint64(octets[8:])
+	if addr.Is4() {
+		high = low << 32
+	}
 	n := t.root
 	for n >= 0 {
-		n = t.nodes[n][b.at(length)]
+		n = t.nodes[n][high>>63]
+		high, low = high<<1|low>>63, low<<1
 		length++
 	}
 	return ^n, length

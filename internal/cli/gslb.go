@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"net/http"
+	"runtime"
 
 	"anyedge/configs"
 	"anyedge/gslb"
@@ -37,8 +38,10 @@ func runGSLB(c *invocation) error {
 		return err
 	}
 	registry := ops.NewRegistry()
+	cores := runtime.GOMAXPROCS(0)
+	runtime.GOMAXPROCS(cores + 1) // see gslb.Config.Sockets
 	node, err := gslb.NewNode(gslb.NodeOptions{
-		File: *file, Config: cfg, Store: store, Sealer: sealer, Log: log, Registry: registry,
+		File: *file, Config: cfg, Store: store, Sealer: sealer, Log: log, Registry: registry, Sockets: cores,
 	})
 	if err != nil {
 		return err
