@@ -48,6 +48,15 @@ var events = []event{
 	{"flap", "ROUTER", "end its BGP sessions, which come back", func(ctx context.Context, l *edge.Lab, args []string) (time.Time, error) {
 		return l.FlapSessions(ctx, args[0])
 	}},
+	{"flap-node", "NODE", "end the BGP session with one node, which comes back", func(ctx context.Context, l *edge.Lab, args []string) (time.Time, error) {
+		return l.FlapSession(ctx, args[0])
+	}},
+	{"refuse", "NODE", "a node resets what comes to the IPv4 service address", func(ctx context.Context, l *edge.Lab, args []string) (time.Time, error) {
+		return l.Refuse(ctx, args[0], false)
+	}},
+	{"admit", "NODE", "and no longer", func(ctx context.Context, l *edge.Lab, args []string) (time.Time, error) {
+		return time.Now(), l.Admit(ctx, args[0])
+	}},
 	{"stop-consul", "", "Consul keeps its connections and says nothing", func(_ context.Context, l *edge.Lab, _ []string) (time.Time, error) { return l.StopConsul() }},
 	{"continue-consul", "", "Consul goes on", func(_ context.Context, l *edge.Lab, _ []string) (time.Time, error) { return l.ContinueConsul() }},
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"syscall"
 	"time"
@@ -132,6 +133,17 @@ func (l *Lab) Mend(ctx context.Context, from topology.End) error {
 	return l.Space(to.Machine).Accept(ctx, to.Interface)
 }
 
+// Refuse has a node answer everything to the service address of one family with
+// a reset, as a firewall gone wrong would: the worker runs, and the agent's
+// requests through that address fail.
+func (l *Lab) Refuse(ctx context.Context, node string, v6 bool) (time.Time, error) {
+	at := time.Now()
+	return at, l.Space(node).Refuse(ctx, netip.AddrPortFrom(l.Plan.ServiceAddress(v6), topology.PortHTTPS))
+}
+
+// Admit undoes Refuse.
+func (l *Lab) Admit(ctx context.Context, node string) error { return l.Space(node).Admit(ctx) }
+
 // Drain asks, as an operator on a node would, for something to be taken out of
 // service, with the arguments of "anyedge drain", such as "--pop", "fra".
 func (l *Lab) Drain(ctx context.Context, node string, args ...string) (time.Time, error) {
@@ -168,6 +180,17 @@ func (l *Lab) signalConsul(sig syscall.Signal) (time.Time, error) {
 func (l *Lab) FlapSessions(ctx context.Context, router string) (time.Time, error) {
 	at := time.Now()
 	return at, l.clearSessions(ctx, router)
+}
+
+// FlapSession ends the BGP session of a router with one node; the two open it
+// again.
+func (l *Lab) FlapSession(ctx context.Context, node string) (time.Time, error) {
+	m := l.Plan.Machine(node)
+	if m == nil || m.Role != topology.Node {
+		return time.Time{}, fmt.Errorf("%s is no node", node)
+	}
+	at := time.Now()
+	return at, l.clearSession(ctx, l.Plan.Router(m.Pop), m.Address(false))
 }
 
 // ParseEnd reads "machine/interface"; the interface may be left out where the

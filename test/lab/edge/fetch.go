@@ -9,9 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"slices"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"anyedge/origin/demo"
@@ -22,6 +25,20 @@ import (
 type client struct {
 	tls   *tls.Config
 	nodes map[netip.Addr]*topology.Machine // by their own IPv4 address
+	ports atomic.Uint32                    // counts those given out
+}
+
+// firstPort is the first of those that a [Load] connects from; those below are
+// the kernel's to choose.
+const firstPort = 10000
+
+// nextPort goes around all ports, which takes longer than the minute for which
+// a server remembers a connection that it closed. A port that came back sooner
+// would meet that memory at a PoP that the client has come back to, which
+// answers a connection that it does not have with an old number and not with
+// a reset.
+func (c *client) nextPort() uint16 {
+	return uint16(firstPort + c.ports.Add(1)%(1<<16-firstPort))
 }
 
 func newClient(l *Lab, authority []byte) (*client, error) {
@@ -71,39 +88,89 @@ func (e *StageError) Unwrap() error { return e.Err }
 // connection, and reads the whole response. What is not a 200 from an origin
 // through a node is an error. All errors are a [*StageError].
 func (l *Lab) Fetch(ctx context.Context, from string, v6 bool) (Answer, error) {
-	fail := func(s Stage, err error) (Answer, error) { return Answer{}, &StageError{s, err} }
+	c, err := l.connect(ctx, from, v6, 0)
+	if err != nil {
+		return Answer{}, err
+	}
+	defer c.Close()
+	return c.get(ctx, false)
+}
+
+// connection is a client's TLS connection to the service address.
+type connection struct {
+	*tls.Conn
+	lab    *Lab
+	raw    net.Conn
+	read   *bufio.Reader
+	opened time.Time // when it began to connect
+	last   bool      // the server wants no request after this one
+}
+
+// connect opens a connection, from a port unless that is 0.
+func (l *Lab) connect(ctx context.Context, from string, v6 bool, port uint16) (*connection, error) {
+	c := &connection{lab: l, opened: time.Now()}
 	address := netip.AddrPortFrom(l.Plan.ServiceAddress(v6), topology.PortHTTPS)
-	raw, err := l.Space(from).Dial(ctx, "tcp", address.String())
-	if err != nil {
-		return fail(Connect, err)
+	var err error
+	if c.raw, err = l.Space(from).DialFrom(ctx, port, address); err != nil {
+		return nil, &StageError{Connect, err}
 	}
-	defer raw.Close()
-	stop := context.AfterFunc(ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	c := tls.Client(raw, l.client.tls)
+	c.Conn = tls.Client(c.raw, l.client.tls)
+	c.read = bufio.NewReader(c.Conn)
 	if err := c.HandshakeContext(ctx); err != nil {
-		return fail(Handshake, err)
+		c.Close()
+		return nil, &StageError{Handshake, err}
 	}
-	if _, err := fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", l.Plan.Host()); err != nil {
-		return fail(Response, err)
+	return c, nil
+}
+
+// connectFrom opens a connection from the next port.
+func (l *Lab) connectFrom(ctx context.Context, from string, v6 bool) (*connection, error) {
+	for {
+		c, err := l.connect(ctx, from, v6, l.client.nextPort())
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			return c, err
+		}
 	}
-	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+}
+
+// Close ends the connection without a word of TLS: nobody waits for one.
+func (c *connection) Close() { c.raw.Close() }
+
+// get sends a request and reads the response.
+func (c *connection) get(ctx context.Context, keep bool) (Answer, error) {
+	a, err := c.exchange(ctx, keep)
 	if err != nil {
-		return fail(Response, err)
+		return Answer{}, &StageError{Response, err}
+	}
+	return a, nil
+}
+
+func (c *connection) exchange(ctx context.Context, keep bool) (Answer, error) {
+	stop := context.AfterFunc(ctx, func() { c.raw.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	option := "close"
+	if keep {
+		option = "keep-alive"
+	}
+	if _, err := fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: %s\r\n\r\n", c.lab.Plan.Host(), option); err != nil {
+		return Answer{}, err
+	}
+	res, err := http.ReadResponse(c.read, nil)
+	if err != nil {
+		return Answer{}, err
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-	if err == nil && res.StatusCode != http.StatusOK {
-		err = fmt.Errorf("status %s", res.Status)
-	}
 	if err != nil {
-		return fail(Response, err)
+		return Answer{}, err
 	}
-	a, err := l.served(body)
-	if err != nil {
-		return fail(Response, err)
+	if res.StatusCode != http.StatusOK {
+		return Answer{}, fmt.Errorf("status %s", res.Status)
 	}
-	return a, nil
+	if keep && res.Close {
+		c.last = true
+	}
+	return c.lab.served(body)
 }
 
 // served reads who served from what the demo origin says it received.

@@ -8,10 +8,14 @@ import (
 	"time"
 )
 
-// Load is a steady client: it opens so many TLS connections a second to the
-// service address, sends one request over each, and notes what became of it.
-// The pace is that of the clock, whatever becomes of earlier requests.
+// Load is a steady client: it sends so many requests a second to the service
+// address, each over a TLS connection of its own or over connections that it
+// keeps, and notes what became of them. The pace is that of the clock,
+// whatever becomes of earlier requests.
 type Load struct {
+	// Connections are kept, and take the requests in turn, each one at a time; 0
+	// has every request open its own. Set it before Run.
+	Connections int
 	// Repeat sends a request once more, over another connection, when the first
 	// broke before its timeout, as RFC 9110 section 9.2.2 allows for a GET. A
 	// change of routes breaks the connections that are open at that moment, and
@@ -24,8 +28,16 @@ type Load struct {
 	rate    int
 	timeout time.Duration
 
+	kept []keptConnection
+
 	mu      sync.Mutex
 	results []Result // by the end of the request
+}
+
+// keptConnection is nil before the first request and after a failure.
+type keptConnection struct {
+	*connection
+	free chan struct{} // holds one while no request uses it
 }
 
 // maxInFlight bounds the requests under way. More means that every request
@@ -37,10 +49,14 @@ var errInFlight = errors.New("too many requests under way")
 // Result is what became of one request.
 type Result struct {
 	Start, End time.Time
-	Answer     // empty after a failure
-	Err        error
-	// Broken is why the first connection of a request that was repeated broke.
-	Broken error
+	// Opened is when its connection began, or the first of the two.
+	Opened time.Time
+	Answer // empty after a failure
+	Err    error
+	// Broken is why the first connection of a request that was repeated broke,
+	// and BrokenAt is when.
+	Broken   error
+	BrokenAt time.Time
 }
 
 // NewLoad makes a load of rate requests a second, 1 to 5000, from a client over
@@ -53,9 +69,15 @@ func (l *Lab) NewLoad(from string, v6 bool, rate int, timeout time.Duration) *Lo
 // short.
 func (l *Load) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
-	defer wg.Wait()
 	slots := make(chan struct{}, maxInFlight)
 	requests := context.WithoutCancel(ctx)
+	l.kept = make([]keptConnection, l.Connections)
+	for i := range l.kept {
+		l.kept[i].free = make(chan struct{}, 1)
+		l.kept[i].free <- struct{}{}
+	}
+	defer l.hangUp()
+	defer wg.Wait()
 	pace := time.Second / time.Duration(l.rate)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -70,7 +92,7 @@ func (l *Load) Run(ctx context.Context) error {
 		}
 		select {
 		case slots <- struct{}{}:
-			wg.Go(func() { l.request(requests); <-slots })
+			wg.Go(func() { l.request(requests, n); <-slots })
 		default:
 			now := time.Now()
 			l.add(Result{Start: now, End: now, Err: errInFlight})
@@ -78,17 +100,65 @@ func (l *Load) Run(ctx context.Context) error {
 	}
 }
 
-func (l *Load) request(ctx context.Context) {
+func (l *Load) request(ctx context.Context, n int) {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
 	r := Result{Start: time.Now()}
-	r.Answer, r.Err = l.lab.Fetch(ctx, l.from, l.v6)
+	once := l.onNew
+	if l.Connections > 0 {
+		once = func(ctx context.Context) (Answer, time.Time, error) { return l.onKept(ctx, &l.kept[n%l.Connections]) }
+	}
+	r.Answer, r.Opened, r.Err = once(ctx)
 	if l.Repeat && r.Err != nil && ctx.Err() == nil {
-		r.Broken = r.Err
-		r.Answer, r.Err = l.lab.Fetch(ctx, l.from, l.v6)
+		r.Broken, r.BrokenAt = r.Err, time.Now()
+		r.Answer, _, r.Err = once(ctx)
 	}
 	r.End = time.Now()
 	l.add(r)
+}
+
+// onNew sends a request over a connection of its own, and says when that began.
+func (l *Load) onNew(ctx context.Context) (Answer, time.Time, error) {
+	opened := time.Now()
+	c, err := l.lab.connectFrom(ctx, l.from, l.v6)
+	if err != nil {
+		return Answer{}, opened, err
+	}
+	defer c.Close()
+	a, err := c.get(ctx, false)
+	return a, opened, err
+}
+
+// onKept sends a request over a kept connection, which it opens first if need
+// be. One that broke is not kept.
+func (l *Load) onKept(ctx context.Context, k *keptConnection) (a Answer, opened time.Time, err error) {
+	opened = time.Now()
+	select {
+	case <-k.free:
+		defer func() { k.free <- struct{}{} }()
+	case <-ctx.Done():
+		return a, opened, &StageError{Connect, errors.New("the connections are all busy")}
+	}
+	if k.connection == nil {
+		if k.connection, err = l.lab.connectFrom(ctx, l.from, l.v6); err != nil {
+			return a, opened, err
+		}
+	}
+	opened = k.opened
+	if a, err = k.get(ctx, true); err != nil || k.last {
+		k.Close()
+		k.connection = nil
+	}
+	return a, opened, err
+}
+
+// hangUp closes what is kept.
+func (l *Load) hangUp() {
+	for i := range l.kept {
+		if c := l.kept[i].connection; c != nil {
+			c.Close()
+		}
+	}
 }
 
 func (l *Load) add(r Result) {

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,44 +10,11 @@ import (
 	"sync"
 	"time"
 
+	"anyedge/internal/health"
 	"anyedge/pop"
 	"anyedge/test/lab/topology"
 	"anyedge/test/lab/watch"
 )
-
-// Failover is one event, and when who noticed. A time is zero when that did not
-// happen, or not within the time given.
-type Failover struct {
-	// At is when the event happened.
-	At time.Time
-	// Decided is when the node's agent wanted the route less attractive or gone.
-	Decided time.Time
-	// Update is when the first UPDATE that says so was on the node's cable: a
-	// withdrawal, or an announcement that replaces the one before.
-	Update time.Time
-	// Gone is when the kernel of the PoP's router no longer had the node as a
-	// next hop of the service prefix.
-	Gone time.Time
-	// LastPacket is the last that a client sent to the old PoP after the event.
-	LastPacket time.Time
-	// Served is the end of the first request that another PoP served.
-	Served time.Time
-	// Results are the requests from the event on.
-	Results Results
-}
-
-// String is the times in milliseconds after the event.
-func (f Failover) String() string {
-	since := func(at time.Time) string {
-		if at.IsZero() {
-			return "-"
-		}
-		return fmt.Sprintf("%.1f", float64(at.Sub(f.At).Microseconds())/1000)
-	}
-	return fmt.Sprintf("decided %s, update %s, gone %s, last packet %s, served elsewhere %s, last failing began %.1f ms; %s",
-		since(f.Decided), since(f.Update), since(f.Gone), since(f.LastPacket), since(f.Served),
-		float64(f.Results.Recovery(f.At).Microseconds())/1000, f.Results)
-}
 
 // Drill is how to measure a failover: what happens, to a node that is alone in
 // its PoP, and which client looks on.
@@ -54,47 +22,47 @@ type Drill struct {
 	Node   string
 	Client string
 	V6     bool
-	Rate   int // new connections a second
+	// Rate is how many requests the client sends a second over new
+	// connections, and KeptRate how many it sends beside that over Kept
+	// connections that it keeps.
+	Rate, Kept, KeptRate int
+	// Repeat has the client repeat what broke: see [Load.Repeat].
+	Repeat bool
+	// Timeout bounds each request. Default 5s.
+	Timeout time.Duration
 	// Event plays what happens, and says when it did.
 	Event func(context.Context) (time.Time, error)
-	// Settle is how long to look on after the client is served elsewhere.
+	// Until says, of what was seen so far, whether there is nothing more to
+	// wait for. Default: that a request was served elsewhere.
+	Until func(Failover) bool
+	// Settle is how long to look on after that.
 	Settle time.Duration
-	// Limit bounds the wait for that.
+	// Limit bounds the wait for it.
 	Limit time.Duration
 }
 
 // lead is how long the client sends before the event.
 const lead = 500 * time.Millisecond
 
+// look is the pause between two looks at what was seen so far.
+const look = 20 * time.Millisecond
+
 // Measure plays a drill. The error says that something could not be measured; a
 // client that nobody serves is a result.
 func (l *Lab) Measure(ctx context.Context, d Drill) (f Failover, err error) {
-	node := l.Plan.Machine(d.Node)
-	if node == nil || node.Role != topology.Node || len(l.Plan.Of(topology.Node, node.Pop)) != 1 {
-		return f, fmt.Errorf("%s is no node that is alone in its PoP", d.Node)
-	}
-	router := l.Plan.Router(node.Pop)
-	service := netip.AddrPortFrom(l.Plan.ServiceAddress(d.V6), topology.PortHTTPS)
-	prefix := l.Plan.Prefix(d.V6)
-	fib, err := watch.OpenFIB(l.Space(router.Name))
+	m, err := l.newMeasurement(d)
 	if err != nil {
 		return f, err
 	}
-	wire, err := watch.OpenWire(l.Space(router.Name), router.Uplink().Interface)
-	if err != nil {
-		return f, err
-	}
-	flows, err := watch.OpenFlows(l.Space(router.Name), l.Plan.Pop(node.Pop).Core, service)
-	if err != nil {
-		return f, err
-	}
-	load := l.NewLoad(d.Client, d.V6, d.Rate, 5*time.Second)
-	decided := decision{lab: l, node: d.Node}
-
 	running, stop := context.WithCancel(ctx)
+	defer stop()
 	var wg sync.WaitGroup
 	var mu sync.Mutex
-	for _, run := range []func(context.Context) error{fib.Run, wire.Run, flows.Run, decided.run, load.Run} {
+	witnesses := []func(context.Context) error{m.fib.Run, m.core.Run, m.wire.Run, m.flows.Run, m.agent.run, m.load.Run}
+	if d.Kept > 0 {
+		witnesses = append(witnesses, m.kept.Run)
+	}
+	for _, run := range witnesses {
 		wg.Go(func() {
 			if e := run(running); e != nil {
 				mu.Lock()
@@ -103,54 +71,111 @@ func (l *Lab) Measure(ctx context.Context, d Drill) (f Failover, err error) {
 			}
 		})
 	}
-	f, e := l.drill(ctx, d, node.Pop)
+	at, e := m.play(ctx, d)
 	stop()
 	wg.Wait()
-	if err = errors.Join(err, e); err != nil {
-		return f, err
-	}
+	return m.seen(at), errors.Join(err, e)
+}
 
-	f.Results = load.Results().After(f.At)
-	f.Served, _ = f.Results.FirstServed(func(a Answer) bool { return a.Pop != node.Pop })
-	f.Decided = decided.at
-	own, hop := node.Address(false), node.Address(d.V6)
-	for _, m := range wire.Messages.All() {
-		if f.Update.IsZero() && m.At.After(f.At) && m.From == own && (m.Withdraws(prefix) || m.Announces(prefix)) {
-			f.Update = m.At
+// measurement is the witnesses of a drill.
+type measurement struct {
+	node      *topology.Machine
+	prefix    netip.Prefix
+	hop       netip.Addr
+	fib, core *watch.FIB // of the PoP's router, and of the client's
+	wire      *watch.Wire
+	flows     *watch.Flows
+	agent     *witness
+	load      *Load
+	kept      *Load
+}
+
+func (l *Lab) newMeasurement(d Drill) (*measurement, error) {
+	node := l.Plan.Machine(d.Node)
+	if node == nil || node.Role != topology.Node || len(l.Plan.Of(topology.Node, node.Pop)) != 1 {
+		return nil, fmt.Errorf("%s is no node that is alone in its PoP", d.Node)
+	}
+	core, err := l.core(d.Client)
+	if err != nil {
+		return nil, err
+	}
+	router := l.Plan.Router(node.Pop)
+	service := netip.AddrPortFrom(l.Plan.ServiceAddress(d.V6), topology.PortHTTPS)
+	timeout := cmp.Or(d.Timeout, 5*time.Second)
+	m := &measurement{
+		node: node, prefix: l.Plan.Prefix(d.V6), hop: node.Address(d.V6),
+		agent: &witness{lab: l, node: d.Node},
+		load:  l.NewLoad(d.Client, d.V6, d.Rate, timeout),
+		kept:  l.NewLoad(d.Client, d.V6, d.KeptRate, timeout),
+	}
+	m.load.Repeat, m.kept.Repeat, m.kept.Connections = d.Repeat, d.Repeat, d.Kept
+	space := l.Space(router.Name)
+	if m.fib, err = watch.OpenFIB(space); err != nil {
+		return nil, err
+	}
+	if m.core, err = watch.OpenFIB(l.Space(core.Name)); err == nil {
+		m.wire, err = watch.OpenWire(space, router.Uplink().Interface)
+	}
+	if err == nil {
+		m.flows, err = watch.OpenFlows(space, l.Plan.Pop(node.Pop).Core, service)
+	}
+	return m, err
+}
+
+// play plays the event and waits until there is nothing more to wait for, or
+// the limit.
+func (m *measurement) play(ctx context.Context, d Drill) (at time.Time, err error) {
+	if err := pause(ctx, lead); err != nil {
+		return at, err
+	}
+	if at, err = d.Event(ctx); err != nil {
+		return at, fmt.Errorf("play the event: %w", err)
+	}
+	until := d.Until
+	if until == nil {
+		until = func(f Failover) bool { return !f.Served.IsZero() }
+	}
+	for !until(m.seen(at)) && time.Since(at) < d.Limit {
+		if err := pause(ctx, look); err != nil {
+			return at, err
 		}
 	}
-	for _, c := range fib.Changes.All() {
-		if f.Gone.IsZero() && c.At.After(f.At) && c.Prefix == prefix && !slices.Contains(c.NextHops, hop) {
+	return at, pause(ctx, d.Settle)
+}
+
+// seen puts together what all have noted since the event.
+func (m *measurement) seen(at time.Time) Failover {
+	f := Failover{At: at}
+	f.read(m.load.Results(), m.kept.Results(), m.node.Pop)
+	f.Verdict, f.Decided, f.Why = m.agent.said()
+	own := m.node.Address(false)
+	for _, w := range m.wire.Messages.All() {
+		if f.Update.IsZero() && w.At.After(at) && w.From == own && (w.Withdraws(m.prefix) || w.Announces(m.prefix)) {
+			f.Update = w.At
+		}
+	}
+	for _, c := range m.fib.Changes.All() {
+		if c.At.Before(at) || c.Prefix != m.prefix {
+			continue
+		}
+		switch there := slices.Contains(c.NextHops, m.hop); {
+		case f.Gone.IsZero() && !there:
 			f.Gone = c.At
+		case !f.Gone.IsZero() && f.Back.IsZero() && there:
+			f.Back = c.At
 		}
 	}
-	for _, p := range flows.Packets.All() {
-		if p.At.After(f.At) {
+	for _, c := range m.core.Changes.All() {
+		if c.At.After(at) && c.Prefix == m.prefix {
+			f.Turned = append(f.Turned, c.At)
+		}
+	}
+	for _, p := range m.flows.Packets.All() {
+		if p.At.After(at) {
 			f.LastPacket = p.At
 		}
 	}
-	return f, nil
-}
-
-// drill plays the event and waits until the client is served by another PoP, or
-// the limit.
-func (l *Lab) drill(ctx context.Context, d Drill, old string) (f Failover, err error) {
-	if err := pause(ctx, lead); err != nil {
-		return f, err
-	}
-	if f.At, err = d.Event(ctx); err != nil {
-		return f, fmt.Errorf("play the event: %w", err)
-	}
-	var others []string
-	for _, p := range l.Plan.Pops {
-		if p.Name != old {
-			others = append(others, p.Name)
-		}
-	}
-	if _, err := l.AwaitServed(ctx, d.Client, d.V6, d.Limit, others...); err != nil && ctx.Err() != nil {
-		return f, err
-	}
-	return f, pause(ctx, d.Settle)
+	return f
 }
 
 func pause(ctx context.Context, d time.Duration) error {
@@ -162,22 +187,24 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// decision asks a node's agent when it stopped to announce as before.
-type decision struct {
+// witness asks a node's agent when it found itself unhealthy, and when it
+// stopped to announce as before.
+type witness struct {
 	lab  *Lab
 	node string
-	at   time.Time
+
+	mu               sync.Mutex
+	verdict, decided time.Time
+	why              string
 }
 
-func (d *decision) run(ctx context.Context) error {
-	ticker := time.NewTicker(20 * time.Millisecond)
+func (w *witness) run(ctx context.Context) error {
+	ticker := time.NewTicker(look)
 	defer ticker.Stop()
 	for {
 		// An agent that does not answer has decided nothing that can be known.
-		s, err := d.lab.Status(ctx, d.node)
-		if err == nil && s.Announcement.State != pop.Announced {
-			d.at = s.Announcement.Since
-			return nil
+		if s, err := w.lab.Status(ctx, w.node); err == nil {
+			w.hear(s)
 		}
 		select {
 		case <-ticker.C:
@@ -185,4 +212,21 @@ func (d *decision) run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+func (w *witness) hear(s pop.Status) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.verdict.IsZero() && s.Health.State == health.Unhealthy {
+		w.verdict = s.Health.Since
+	}
+	if w.decided.IsZero() && s.Announcement.State != pop.Announced {
+		w.decided, w.why = s.Announcement.Since, s.Announcement.Reason
+	}
+}
+
+func (w *witness) said() (verdict, decided time.Time, why string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.verdict, w.decided, w.why
 }

@@ -23,8 +23,8 @@ var roleSysctls = map[topology.Role][]string{
 	topology.CoreRouter: routing,
 	topology.PopRouter:  routing,
 	topology.Switch:     {"ipv6/conf/default/disable_ipv6=1"},
-	// Thousands of short connections to one address need ports.
-	topology.ClientHost: {"ipv4/ip_local_port_range=1024 65535", "ipv4/tcp_tw_reuse=1"},
+	// The others are a Load's.
+	topology.ClientHost: {fmt.Sprintf("ipv4/ip_local_port_range=1024 %d", firstPort-1), "ipv4/tcp_tw_reuse=1"},
 }
 
 // routing forwards, and spreads connections over equal paths by ports as well

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os/exec"
 	"strings"
 
@@ -117,9 +118,25 @@ func (l *Lab) clearSessions(ctx context.Context, router string) error {
 		return err
 	}
 	for _, s := range m.Sessions {
-		if _, err := l.Ask(ctx, router, "restart "+s.Name); err != nil {
+		if err := l.clearSession(ctx, m, s.Address); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// clearSession ends one of them.
+func (l *Lab) clearSession(ctx context.Context, router *topology.Machine, peer netip.Addr) error {
+	for _, s := range router.Sessions {
+		if s.Address != peer {
+			continue
+		}
+		command := "clear bgp " + peer.String()
+		if router.Daemon == topology.BIRD {
+			command = "restart " + s.Name
+		}
+		_, err := l.Ask(ctx, router.Name, command)
+		return err
+	}
+	return fmt.Errorf("%s has no session with %s", router.Name, peer)
 }

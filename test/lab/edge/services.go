@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"anyedge/internal/fleet"
 	"anyedge/test/lab/netns"
 	"anyedge/test/lab/topology"
 )
@@ -153,6 +155,48 @@ func (l *Lab) awaitService(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// AwaitCalm waits until a node announces, to every neighbor of it, a client is
+// served by its PoP, and the fleet has no withdrawal of its on record: until
+// the next event meets what the last one met.
+func (l *Lab) AwaitCalm(ctx context.Context, node, client string, v6 bool, limit time.Duration) error {
+	router := l.Plan.Router(l.Plan.Machine(node).Pop)
+	err := l.Eventually(ctx, node+" announces again", limit, func(ctx context.Context) error {
+		return errors.Join(l.announces(ctx, node), l.established(ctx, router.Name), l.unleased(ctx))
+	})
+	if err != nil {
+		return err
+	}
+	_, err = l.AwaitServed(ctx, client, v6, limit, router.Pop)
+	return err
+}
+
+// unleased is nil while no node holds a lease to withdraw or waits for one, and
+// the fleet is not frozen.
+func (l *Lab) unleased(ctx context.Context) error {
+	const folder, key = "anyedge/state/", "anyedge/state/leases"
+	var entries []struct {
+		Key   string
+		Value []byte
+	}
+	consul := l.Plan.Of(topology.ConsulHost, "")[0].Name
+	if err := l.get(ctx, consul, fmt.Sprintf("http://%s/v1/kv/%s?recurse", l.Plan.ConsulAddress(), folder), &entries); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Key != key {
+			continue
+		}
+		var leases fleet.Leases
+		if err := json.Unmarshal(e.Value, &leases); err != nil {
+			return fmt.Errorf("%s: %w", key, err)
+		}
+		if len(leases.Holders)+len(leases.Waiting) > 0 || leases.Freeze != nil {
+			return fmt.Errorf("leases are out: %s", e.Value)
+		}
+	}
+	return nil
 }
 
 // Eventually asks f again until it returns nil, or gives up with its last error.

@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -129,13 +130,26 @@ func (s Space) Do(f func() error) error {
 // Dial connects from the namespace to an address that is not a name. Like
 // [net.Dialer.DialContext], it returns when the connection stands or ctx ends.
 func (s Space) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	return s.dial(ctx, net.Dialer{}, network, address)
+}
+
+// DialFrom connects over TCP from a port; 0 leaves that to the kernel.
+func (s Space) DialFrom(ctx context.Context, port uint16, to netip.AddrPort) (net.Conn, error) {
+	var d net.Dialer
+	if port != 0 {
+		d.LocalAddr = &net.TCPAddr{Port: int(port)}
+	}
+	return s.dial(ctx, d, "tcp", to.String())
+}
+
+func (s Space) dial(ctx context.Context, d net.Dialer, network, address string) (net.Conn, error) {
 	leave, err := s.enter()
 	if err != nil {
 		return nil, err
 	}
 	// A socket stays in the namespace in which it was made, and Control is called
 	// right after that: the thread need not stay while the socket connects.
-	d := net.Dialer{Control: func(string, string, syscall.RawConn) error { return leave() }}
+	d.Control = func(string, string, syscall.RawConn) error { return leave() }
 	c, err := d.DialContext(ctx, network, address)
 	if e := leave(); e != nil && err == nil {
 		c.Close()
@@ -175,6 +189,29 @@ func (s Space) Drop(ctx context.Context, iface string) error {
 func (s Space) Accept(ctx context.Context, iface string) error {
 	t := table(iface)
 	return s.nft(ctx, "add table netdev "+t, "delete table netdev "+t)
+}
+
+// refusal is the table of Refuse and Admit.
+const refusal = "refusal"
+
+// Refuse has the namespace answer every TCP segment to one of its own addresses
+// with a reset.
+func (s Space) Refuse(ctx context.Context, to netip.AddrPort) error {
+	ip := "ip"
+	if to.Addr().Is6() {
+		ip = "ip6"
+	}
+	return s.nft(ctx,
+		"table inet "+refusal+" {",
+		"chain input {",
+		"type filter hook input priority 0;",
+		fmt.Sprintf("%s daddr %s tcp dport %d reject with tcp reset", ip, to.Addr(), to.Port()),
+		"}", "}")
+}
+
+// Admit ends what Refuse began. It is no error if Refuse was not called.
+func (s Space) Admit(ctx context.Context) error {
+	return s.nft(ctx, "add table inet "+refusal, "delete table inet "+refusal)
 }
 
 // table is a name as nftables wants it.

@@ -41,7 +41,8 @@ func (p *Plan) nodeConfig(m *Machine) ([]byte, error) {
 		},
 		Health: configs.Health{
 			ProbeInterval: span(250 * time.Millisecond), VitalsInterval: span(100 * time.Millisecond), VitalsTimeout: span(time.Second),
-			Rise: 2, Fall: 2, HoldDown: span(time.Second), HoldDownMax: span(10 * time.Second), FlapMemory: span(10 * time.Second),
+			// One hold-down for every flap: a failure that is played again should look the same.
+			Rise: 2, Fall: 2, HoldDown: span(time.Second), HoldDownMax: span(time.Second), FlapMemory: span(10 * time.Second),
 		},
 		Guard:  configs.Guard{MinPops: &minPops, Share: 50, Window: span(3 * time.Second)},
 		Drain:  configs.Drain{Deprefer: span(time.Second), Withdraw: span(time.Second), Close: span(3 * time.Second)},

@@ -1,0 +1,217 @@
+// Failover plays every failure of a node many times in the lab, behind an FRR
+// and behind a BIRD router, and prints how long who took to notice: the node's
+// agent, the cable, the router's kernel, and a client that opens connections at
+// a steady pace. Bars are compared and printed as met or missed; with one
+// missed, or with a run that went another way than it must, the exit status is
+// 1. It needs root, as package edge says.
+//
+//	go run ./test/lab/failover --runs 20 --out table.md
+//	go run ./test/lab/failover --runs 3 --only drain,hang
+//
+// A lab of each kind of router is up at the same time. One is measured while the
+// other recovers from what was done to it, so no two measurements overlap.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"anyedge/test/lab/edge"
+	"anyedge/test/lab/topology"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "failover:", err)
+		os.Exit(1)
+	}
+}
+
+// bench is one call of the command.
+type bench struct {
+	options edge.Options
+	runs    int
+	events  []event
+	log     *slog.Logger
+	turn    sync.Mutex // held while something is measured
+
+	mu      sync.Mutex
+	results map[key][]outcome
+}
+
+// key names a row of the table.
+type key struct {
+	event  string
+	daemon topology.Daemon
+}
+
+// outcome is one run of an event.
+type outcome struct {
+	edge.Failover
+	wrong error // what was not as it must be
+}
+
+var daemons = []topology.Daemon{topology.FRR, topology.BIRD}
+
+const (
+	node, client = "fra-1", "paris"
+	// calmLimit bounds the wait until a lab is as it was before an event.
+	calmLimit = 30 * time.Second
+	// downLimit bounds the end of a lab.
+	downLimit = 20 * time.Second
+)
+
+func run(ctx context.Context, args []string, out, errOut io.Writer) error {
+	b := &bench{results: make(map[key][]outcome)}
+	flags := flag.NewFlagSet("failover", flag.ContinueOnError)
+	flags.SetOutput(errOut)
+	flags.StringVar(&b.options.Binary, "anyedge", "bin/anyedge", "the product")
+	flags.StringVar(&b.options.Consul, "consul", ".cache/consul", "a Consul server")
+	flags.IntVar(&b.runs, "runs", 20, "of each event behind each router")
+	only := flags.String("only", "", "names of events, with commas between them; empty: all")
+	file := flags.String("out", "", "also write the table to this file")
+	verbose := flags.Bool("v", false, "log every run")
+	flags.Usage = func() {
+		fmt.Fprintln(errOut, "usage: failover [flags]; the events:")
+		for _, e := range events {
+			fmt.Fprintf(errOut, "  %-18s %s\n", e.name, e.title)
+		}
+		flags.PrintDefaults()
+	}
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 || b.runs < 1 {
+		return errors.New("at least one run, and no arguments")
+	}
+	var err error
+	if b.events, err = choose(*only); err != nil {
+		return err
+	}
+	level := slog.LevelWarn
+	if *verbose {
+		level = slog.LevelInfo
+	}
+	b.log = slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: level}))
+	start := time.Now()
+	err = b.run(ctx)
+	table := render(b.events, b.results)
+	fmt.Fprintf(out, "%s\n%d runs each, %s\n", table, b.runs, time.Since(start).Round(time.Second))
+	if *file != "" {
+		err = errors.Join(err, os.WriteFile(*file, []byte(table), 0o644))
+	}
+	return errors.Join(err, judge(b.events, b.results))
+}
+
+// choose returns the events of a list of names, in the order of the table.
+func choose(only string) ([]event, error) {
+	if only == "" {
+		return events, nil
+	}
+	names := strings.Split(only, ",")
+	var chosen []event
+	for _, e := range events {
+		if i := slices.Index(names, e.name); i >= 0 {
+			chosen = append(chosen, e)
+			names = slices.Delete(names, i, i+1)
+		}
+	}
+	if len(names) > 0 {
+		return nil, fmt.Errorf("there is no event %q", names)
+	}
+	return chosen, nil
+}
+
+// run measures behind both kinds of router.
+func (b *bench) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	for _, d := range daemons {
+		wg.Go(func() {
+			if err := b.behind(ctx, d); err != nil {
+				cancel(fmt.Errorf("behind %s: %w", d, err))
+			}
+		})
+	}
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+// behind brings up a lab whose first PoP has such a router, plays all events in
+// it, and takes it away.
+func (b *bench) behind(ctx context.Context, d topology.Daemon) (err error) {
+	o := b.options
+	o.Prefix, o.Topology, o.Log = "aefail-"+string(d)+"-", lab(d), b.log.With("router", d)
+	release, err := edge.Claim(o.Prefix)
+	if err != nil {
+		return err
+	}
+	defer release()
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), downLimit)
+		defer cancel()
+		err = errors.Join(err, edge.Down(ctx, o.Prefix))
+	}()
+	l, err := edge.Up(ctx, o)
+	if err != nil {
+		return err
+	}
+	// Event by event in every round, so that a minute in which the machine is
+	// busy with something else falls on all of them.
+	for i := range b.runs {
+		for _, e := range b.events {
+			if err := b.play(ctx, l, d, e); err != nil {
+				return fmt.Errorf("%s, run %d: %w", e.name, i+1, err)
+			}
+		}
+	}
+	return nil
+}
+
+// lab is three PoPs of one node, so that a node's failure is its PoP's; what
+// happens happens to the first.
+func lab(d topology.Daemon) topology.Topology {
+	t := topology.Default()
+	for i := range t.Pops {
+		t.Pops[i].Nodes = 1
+	}
+	t.Pops[0].Router = d
+	return t
+}
+
+// play measures one event and waits until the lab has recovered.
+func (b *bench) play(ctx context.Context, l *edge.Lab, d topology.Daemon, e event) error {
+	b.turn.Lock()
+	f, err := l.Measure(ctx, e.drill(l))
+	b.turn.Unlock()
+	if e.undo != nil {
+		err = errors.Join(err, e.undo(ctx, l))
+	}
+	if err != nil {
+		return err
+	}
+	o := outcome{f, e.holds(f)}
+	b.log.Info("measured", "event", e.name, "router", d, "failover", f, "wrong", o.wrong)
+	b.mu.Lock()
+	k := key{e.name, d}
+	b.results[k] = append(b.results[k], o)
+	b.mu.Unlock()
+	if e.stays {
+		return nil
+	}
+	return l.AwaitCalm(ctx, node, client, false, calmLimit)
+}
