@@ -12,6 +12,7 @@ CONSUL  := $(CACHE)/consul
 TOFU    := $(if $(shell command -v terraform || command -v tofu),,$(CACHE)/tofu)
 FUZZ    ?= 30s
 SOAK    ?= 10m
+RUNS    ?= 20
 SOURCES := $(shell find . -name '*.go' -not -path './.cache/*' -not -path './test/*') go.mod go.sum
 
 .PHONY: help
@@ -76,6 +77,10 @@ bench-proxy: $(BIN) ## anyedge beside HAProxy, nginx and Caddy: CPU per request 
 .PHONY: simulate-steering
 simulate-steering: ## a day of a synthetic Internet under each way of steering: docs/steering.md and its plot
 	$(GO) run ./test/steering --out docs
+
+.PHONY: bench-failover
+bench-failover: deps $(BIN) $(CONSUL) ## every failure RUNS times (default 20) behind FRR and BIRD: who notices when, with bars (needs root)
+	$(GO) run ./test/lab/failover --runs $(RUNS) --out $(CACHE)/bench-failover.md
 
 .PHONY: soak
 soak: ## a worker under the race detector and random faults for SOAK (default 10m): no wrong byte, no leak

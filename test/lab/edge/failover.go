@@ -51,9 +51,13 @@ func (f Failover) String() string {
 		}
 		return fmt.Sprintf("%.1f", float64(at.Sub(f.At).Microseconds())/1000)
 	}
-	return fmt.Sprintf("verdict %s, decided %s, update %s, gone %s, last packet %s, served elsewhere %s, moved %s, back %s, returned %s, last failing began %.1f ms; %s",
+	text := fmt.Sprintf("verdict %s, decided %s, update %s, gone %s, last packet %s, served elsewhere %s, moved %s, back %s, returned %s, last failing began %.1f ms; %s",
 		since(f.Verdict), since(f.Decided), since(f.Update), since(f.Gone), since(f.LastPacket), since(f.Served), since(f.Moved),
 		since(f.Back), since(f.Returned), float64(f.Results.Recovery(f.At).Microseconds())/1000, f.Results)
+	if len(f.Kept) > 0 {
+		text += "; over kept connections " + f.Kept.String()
+	}
+	return text
 }
 
 // turnTime is how far from the moment at which a core's change of route was

@@ -43,7 +43,7 @@ func (e event) drill(l *edge.Lab) edge.Drill {
 		Until: e.until, Limit: 10 * time.Second,
 	}
 	if e.busy {
-		d.Repeat, d.Kept, d.KeptRate = true, 20, 400
+		d.Repeat, d.Kept, d.KeptRate, d.Timeout = true, 20, 400, 5*time.Second
 	}
 	if d.Until == nil {
 		d.Until = func(f edge.Failover) bool { return f.Standing(f.Moved, settled) }

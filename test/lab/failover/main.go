@@ -21,7 +21,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,6 +28,7 @@ import (
 
 	"anyedge/test/lab/edge"
 	"anyedge/test/lab/topology"
+	"anyedge/test/lab/vrrp"
 )
 
 func main() {
@@ -50,6 +50,8 @@ type bench struct {
 
 	mu      sync.Mutex
 	results map[key][]outcome
+
+	takeovers []vrrp.Row
 }
 
 // key names a row of the table.
@@ -89,6 +91,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 		for _, e := range events {
 			fmt.Fprintf(errOut, "  %-18s %s\n", e.name, e.title)
 		}
+		fmt.Fprintf(errOut, "  %-18s takeovers in a PoP of two nodes without a router\n", vrrpName)
 		flags.PrintDefaults()
 	}
 	if err := flags.Parse(args); err != nil {
@@ -97,42 +100,64 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 	if flags.NArg() > 0 || b.runs < 1 {
 		return errors.New("at least one run, and no arguments")
 	}
-	var err error
-	if b.events, err = choose(*only); err != nil {
+	events, withVRRP, err := choose(*only)
+	if err != nil {
 		return err
 	}
+	b.events = events
 	level := slog.LevelWarn
 	if *verbose {
 		level = slog.LevelInfo
 	}
 	b.log = slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: level}))
 	start := time.Now()
-	err = b.run(ctx)
-	table := render(b.events, b.results)
+	if len(b.events) > 0 {
+		err = b.run(ctx)
+	}
+	if err == nil && withVRRP {
+		err = b.takeOver(ctx)
+	}
+	table := renderAll(b)
 	fmt.Fprintf(out, "%s\n%d runs each, %s\n", table, b.runs, time.Since(start).Round(time.Second))
 	if *file != "" {
 		err = errors.Join(err, os.WriteFile(*file, []byte(table), 0o644))
 	}
-	return errors.Join(err, judge(b.events, b.results))
+	return errors.Join(err, judge(b.events, b.results), judgeTakeovers(b.takeovers))
 }
 
-// choose returns the events of a list of names, in the order of the table.
-func choose(only string) ([]event, error) {
+// vrrpName names the takeovers of a PoP without a router in a list of events.
+const vrrpName = "vrrp"
+
+// choose returns the events of a list of names, in the order of the table, and
+// whether the takeovers are among them.
+func choose(only string) (chosen []event, takeovers bool, err error) {
 	if only == "" {
-		return events, nil
+		return events, true, nil
 	}
-	names := strings.Split(only, ",")
-	var chosen []event
+	names := make(map[string]bool)
+	for name := range strings.SplitSeq(only, ",") {
+		names[name] = true
+	}
 	for _, e := range events {
-		if i := slices.Index(names, e.name); i >= 0 {
+		if names[e.name] {
 			chosen = append(chosen, e)
-			names = slices.Delete(names, i, i+1)
+			delete(names, e.name)
 		}
 	}
-	if len(names) > 0 {
-		return nil, fmt.Errorf("there is no event %q", names)
+	takeovers = names[vrrpName]
+	delete(names, vrrpName)
+	for name := range names {
+		return nil, false, fmt.Errorf("there is no event %q", name)
 	}
-	return chosen, nil
+	return chosen, takeovers, nil
+}
+
+func renderAll(b *bench) string {
+	var table string
+	if len(b.events) > 0 {
+		table = render(b.events, b.results)
+	}
+	return table + renderTakeovers(b.takeovers)
 }
 
 // run measures behind both kinds of router.

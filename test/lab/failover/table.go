@@ -32,9 +32,18 @@ func verdict(f edge.Failover) time.Time {
 	return f.Verdict
 }
 
+func decided(f edge.Failover) time.Time { return f.Decided }
+
 func update(f edge.Failover) time.Time { return f.Update }
 
 func elsewhere(f edge.Failover) time.Time { return f.Moved }
+
+// slowest is how long a request took that was served at last: about a second
+// when its first segment was lost in a gap between two routes.
+func slowest(f edge.Failover) (time.Duration, bool) {
+	d := f.Results.Slowest()
+	return d, d > 0
+}
 
 // columns are the figures of the table.
 var columns = []struct {
@@ -42,11 +51,13 @@ var columns = []struct {
 	of    figure
 }{
 	{"verdict", between(at, verdict)},
-	{"verdict to UPDATE", between(verdict, update)},
+	{"to decision", between(verdict, decided)},
+	{"to UPDATE", between(verdict, update)},
 	{"route gone", between(at, func(f edge.Failover) time.Time { return f.Gone })},
 	{"last packet", between(at, func(f edge.Failover) time.Time { return f.LastPacket })},
 	{"first served elsewhere", between(at, func(f edge.Failover) time.Time { return f.Served })},
 	{"all served elsewhere", between(at, elsewhere)},
+	{"slowest request", slowest},
 	{"route back", between(at, func(f edge.Failover) time.Time { return f.Back })},
 	{"client back", between(at, func(f edge.Failover) time.Time { return f.Returned })},
 }
@@ -95,12 +106,18 @@ func median(sorted []time.Duration) time.Duration {
 }
 
 const legend = `
-Times in milliseconds, median / worst. The verdict is the node's own, in a drain its decision, and counts from the
-event, like everything but "verdict to UPDATE". "Route gone" and "route back" are the kernel's of the PoP's router. A
-client of the PoP opens 100 connections a second, 500 in a drain, with one request each: "last packet" is its last to
-the old PoP, "all served elsewhere" the end of the first request from which on no new one failed or reached the old PoP.
-"Broken" are connections that were open while the client's path changed. To anycast without state that is a reset. A
-client repeats such a request (RFC 9110 section 9.2.2), which the one of the drain does: what failed also then has failed.
+Times in milliseconds, median / worst. They count from the event, but for "to decision" and "to UPDATE", which count from
+the verdict: the node's own judgment of its health, or in a drain its decision. Between verdict and decision is the lease
+that the fleet's store grants. "Route gone" and "route back" are the kernel's of the PoP's router. A client of the PoP
+opens 100 connections a second with one request each. "Last packet" is its last to the old PoP, and "all served
+elsewhere" the first end of a request from which on no new one failed or reached the old PoP. The slowest request is one
+that was served; about a second means that its SYN was lost on the way and TCP sent it again.
+
+In the drain, the client sends 400 more requests a second over 20 connections that it keeps. "Broken" are requests whose
+connection was open while the client's path changed: to anycast without state another PoP's node is a stranger, and
+resets it, whatever the old one does. The client of the drain repeats such a request once over a new connection, as
+browsers do (RFC 9110 section 9.2.2). "Failed" is what failed for good; a connection that broke at any other time makes
+the run wrong.
 `
 
 // render prints the table in Markdown.
