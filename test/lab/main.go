@@ -2,7 +2,7 @@
 // behind real FRR and BIRD routers, a transit core, a real Consul, DNS, and
 // clients in several places. It needs root; package edge says what else.
 //
-//	go run ./test/lab run      # bring it up, say what to try, take it away at the end
+//	go run ./test/lab run      # bring it up, say what to try, take it away at the end, even after a SIGKILL
 //	go run ./test/lab up       # bring it up and leave it
 //	go run ./test/lab status   # sessions, nodes, and who serves whom
 //	go run ./test/lab exec paris curl -sk https://192.0.2.1/
@@ -35,6 +35,14 @@ func main() {
 	// Taking a lab down must not be cut short by a second signal: it is bounded.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
+	if len(os.Args) == 3 && os.Args[1] == edge.ReapCommand {
+		signal.Ignore(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+		if err := edge.Reap(os.Args[2], os.Stdin); err != nil {
+			fmt.Fprintln(os.Stderr, "lab: clean up:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "lab:", err)
 		os.Exit(1)
@@ -135,6 +143,12 @@ func (c lab) up(ctx context.Context) error {
 }
 
 func (c lab) run(ctx context.Context) (err error) {
+	// Whatever becomes of this process, SIGKILL included, the lab goes with it.
+	done, err := edge.StartReaper(c.options.Prefix)
+	if err != nil {
+		return err
+	}
+	defer done()
 	defer func() { err = errors.Join(err, c.down(context.WithoutCancel(ctx))) }()
 	if err := c.up(ctx); err != nil {
 		return err

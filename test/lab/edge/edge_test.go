@@ -1,11 +1,14 @@
 package edge
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -102,6 +105,8 @@ func TestEdge(t *testing.T) {
 	}{
 		{"every client reaches its PoP", everyClientReachesItsPop},
 		{"both nodes of a PoP serve", bothNodesServe},
+		{"the DNS leads to the nearest PoP", dnsLeadsToNearest},
+		{"a capture has what passed", captureHasWhatPassed},
 		{"drain", drainMovesClients},
 		{"agent killed", agentKilled},
 		{"down leaves nothing", downLeavesNothing},
@@ -141,6 +146,62 @@ func bothNodesServe(t *testing.T, l *Lab) {
 			}
 			t.Logf("%s, IPv6 %v: %v", c.client, v6, served)
 		}
+	}
+}
+
+// dnsLeadsToNearest: each client asks over its own network, and gets the
+// addresses of the nodes of its PoP.
+func dnsLeadsToNearest(t *testing.T, l *Lab) {
+	for client, pop := range map[string]string{"paris": "fra", "newyork": "iad", "tokyo": "sin"} {
+		resolver := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return l.Space(client).Dial(ctx, network, l.Plan.DNSAddress().String())
+		}}
+		if err := l.Eventually(t.Context(), client+" is led to "+pop, limit, func(ctx context.Context) error {
+			got, err := resolver.LookupNetIP(ctx, "ip", l.Plan.Host()+".")
+			if err != nil {
+				return err
+			}
+			for _, a := range got {
+				if node := l.nodeAt(a); node == nil || node.Pop != pop {
+					return fmt.Errorf("it got %v", got)
+				}
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// nodeAt is the node that has an address of its own, or nil.
+func (l *Lab) nodeAt(a netip.Addr) *topology.Machine {
+	for _, n := range l.Plan.Of(topology.Node, "") {
+		if a = a.Unmap(); n.Address(a.Is6()) == a {
+			return n
+		}
+	}
+	return nil
+}
+
+func captureHasWhatPassed(t *testing.T, l *Lab) {
+	end, err := l.ParseEnd("paris")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := l.Capture(t.Context(), end, "tcp port 443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Fetch(t.Context(), "paris", false); err != nil {
+		t.Error(err)
+	}
+	if err := c.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	pcap, err := os.ReadFile(c.File)
+	service := l.Plan.ServiceAddress(false).As4()
+	if err != nil || bytes.Count(pcap, service[:]) < 5 { // a handshake has more packets
+		t.Errorf("%d bytes were captured, %v", len(pcap), err)
 	}
 }
 

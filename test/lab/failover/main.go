@@ -34,6 +34,14 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
+	if len(os.Args) == 3 && os.Args[1] == edge.ReapCommand {
+		signal.Ignore(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+		if err := edge.Reap(os.Args[2], os.Stdin); err != nil {
+			fmt.Fprintln(os.Stderr, "failover: clean up:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "failover:", err)
 		os.Exit(1)
@@ -186,6 +194,11 @@ func (b *bench) behind(ctx context.Context, d topology.Daemon) (err error) {
 		return err
 	}
 	defer release()
+	done, err := edge.StartReaper(o.Prefix)
+	if err != nil {
+		return err
+	}
+	defer done()
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), downLimit)
 		defer cancel()
