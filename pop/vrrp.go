@@ -68,12 +68,17 @@ func (v *virtualRouters) tasks() []daemon.Task {
 // set implements [elector].
 func (v *virtualRouters) set(a Announcement, reason string) {
 	for i, r := range v.routers {
-		h := vrrp.Health{Serving: a != Withdrawn, Reason: reason}
-		if a == Depreferred {
-			h.Priority = v.depreferred[i]
-		}
-		r.Set(h)
+		r.Set(electionHealth(a, v.depreferred[i], reason))
 	}
+}
+
+// electionHealth is what an announcement means to a router.
+func electionHealth(a Announcement, depreferred uint8, reason string) vrrp.Health {
+	h := vrrp.Health{Serving: a != Withdrawn, Reason: reason}
+	if a == Depreferred {
+		h.Priority = depreferred
+	}
+	return h
 }
 
 // status implements [elector].

@@ -21,6 +21,7 @@ import (
 	"anyedge/pop"
 	"anyedge/pop/headroom"
 	"anyedge/pop/proxy"
+	"anyedge/pop/vrrp"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -85,7 +86,7 @@ func troubled(now time.Time) (pop.Status, pop.Routes, pop.Pools) {
 	routes := pop.Routes{BGP: &bgp.Status{Neighbors: []bgp.NeighborStatus{
 		{Address: netip.MustParseAddr("10.0.0.2"), ASN: 64500, State: bgp.Established, EstablishedSince: ago(time.Hour), AdjRIBOut: make([]bgp.Path, 2), RefusedUpdates: 3},
 		{Address: netip.MustParseAddr("10.0.0.3"), ASN: 64501, State: bgp.Active},
-	}}}
+	}}, VRRP: []vrrp.Status{{Interface: "eth0", VRID: 51, Family: vrrp.IPv6, State: vrrp.Initialize, Priority: 200, Reason: "the interface is down"}}}
 	pools := pop.Pools{Pools: []origin.Status{
 		{Name: "api", Usable: 2, Backends: make([]origin.BackendStatus, 2)},
 		{Name: "static", Usable: 1, Backends: make([]origin.BackendStatus, 2)},
@@ -104,7 +105,7 @@ func well(now time.Time) (pop.Status, pop.Routes, pop.Pools) {
 		Worker:       pop.WorkerStatus{PID: 4711, Ready: true, Connections: 12, Requests: 345678},
 		Config:       pop.ConfigStatus{Generation: 1, LastGood: now.Add(-36 * time.Hour)},
 		Fleet:        pop.FleetStatus{Connected: true, Since: now.Add(-36 * time.Hour), Nodes: 3},
-	}, pop.Routes{}, pop.Pools{}
+	}, pop.Routes{VRRP: []vrrp.Status{{Interface: "eth0", VRID: 51, Family: vrrp.IPv4, State: vrrp.Backup, Priority: 100, Reason: "192.0.2.1 is Active with priority 200"}}}, pop.Pools{}
 }
 
 func TestStatusForPeople(t *testing.T) {
@@ -146,7 +147,7 @@ func TestTonesOfStatusRows(t *testing.T) {
 		t.Errorf("a node that is well: %s", got)
 	}
 	want := "node= health=bad announcement=warn guard=warn drain=warn worker=bad ceiling=bad ceiling=warn ceiling=ok ceiling=ok " +
-		"config= config=warn fleet=warn fleet=warn neighbor=ok neighbor=bad pool=ok pool=warn pool=bad"
+		"config= config=warn fleet=warn fleet=warn neighbor=ok neighbor=bad vrrp=bad pool=ok pool=warn pool=bad"
 	if got := tones(troubled); got != want {
 		t.Errorf("a node in trouble:\n%s, want\n%s", got, want)
 	}

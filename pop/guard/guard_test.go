@@ -18,6 +18,11 @@ func node(pop string, serving bool, used float64) Node {
 	return Node{Name: pop + "-1", Pop: pop, Healthy: serving, Serving: serving, Usage: usage(used)}
 }
 
+// standby is a node that serves as soon as another one of its PoP does not.
+func standby(name string, used float64) Node {
+	return Node{Name: name, Pop: name[:3], Healthy: true, Serving: true, Standby: true, Usage: usage(used)}
+}
+
 // fleetOf is a fleet of healthy PoPs of one node each, at 10 % of their ceilings.
 func fleetOf(pops ...string) []Node {
 	var nodes []Node
@@ -92,6 +97,16 @@ func TestDecide(t *testing.T) {
 			Leases: []Lease{{Node: "fra-2", Pop: "fra", Out: true}, lease("iad", true)}}, TooManyOut},
 		{"sibling without room", policy, Request{Usage: usage(60),
 			Nodes: []Node{{Name: "fra-2", Pop: "fra", Serving: true, Usage: usage(60)}, node("iad", true, 0)}}, NoHeadroom},
+		{"a Backup takes over although another PoP is out", policy, Request{Usage: usage(60),
+			Nodes: []Node{standby("fra-2", 10)}, Leases: []Lease{lease("iad", true)}}, ""},
+		{"one Backup takes over, not two", policy, Request{Usage: usage(60),
+			Nodes: []Node{standby("fra-2", 0), standby("fra-3", 50)}}, NoHeadroom},
+		{"a Backup goes: its load is none", policy, Request{
+			Nodes: []Node{{Name: "fra-2", Pop: "fra", Serving: true, Usage: usage(95)}, standby("fra-3", 0)}}, ""},
+		{"a Backup elsewhere is no room", policy, Request{Usage: usage(60),
+			Nodes: []Node{node("iad", true, 50), standby("iad-2", 0)}}, NoHeadroom},
+		{"a Backup elsewhere is a PoP that serves", loose, Request{
+			Nodes: []Node{node("iad", true, 0), standby("sin-2", 0)}}, ""},
 		{"a PoP of which one node went is not out", policy, Request{
 			Nodes:  []Node{node("iad", true, 0), {Name: "iad-2", Pop: "iad", Healthy: true, Serving: true}},
 			Leases: []Lease{lease("iad", true)}}, ""},

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bufio"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -243,6 +244,67 @@ func TestListenersComeAndGo(t *testing.T) {
 	if res, _ := e.dial("added").get("/"); res.StatusCode != 200 {
 		t.Errorf("the first copy: status %d", res.StatusCode)
 	}
+}
+
+// Through the door of a listener everything is as at its address, for as long as
+// there is the listener.
+func TestDoor(t *testing.T) {
+	e := newEdge(t, serveHTTP(t, hello))
+	door := func() net.Listener {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	closed := func(what string, l net.Listener) {
+		t.Helper()
+		eventually(t, what+" is closed", func() bool {
+			conn, err := net.Dial("tcp", l.Addr().String())
+			if err == nil {
+				conn.Close()
+			}
+			return err != nil
+		})
+	}
+	added := configs.Listener{Name: "added", Clear: true, Protocols: []string{"h1"}}
+	e.listen(&added)
+	first, second, unused := door(), door(), door()
+	e.worker.AddDoor("added", added.Address, first)
+	e.worker.AddDoor("added", added.Address, second)
+	closed("a second one", second)
+	e.worker.AddDoor("added", netip.MustParseAddrPort("192.0.2.1:80"), unused)
+	e.mustApply(func(s *Snapshot) { s.Listeners = append(s.Listeners, added) })
+	closed("one of no listener", unused)
+	again := door()
+	e.worker.AddDoor("added", added.Address, again)
+	closed("one more for a listener that has one", again)
+
+	conn, err := net.Dial("tcp", first.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	c := &rawClient{t: t, Conn: conn, r: bufio.NewReader(conn)}
+	if res, body := c.get("/"); res.StatusCode != 200 || body != "hello" {
+		t.Errorf("through the door: %d %q", res.StatusCode, body)
+	}
+	e.worker.mu.Lock()
+	socket := e.worker.listeners[socketKey{"added", added.Address}].socket
+	e.worker.mu.Unlock()
+	socket.Close()
+	closed("the door of an address that is not accepted at", first)
+	e.mustApply(func(s *Snapshot) { s.Listeners = s.Listeners[:len(s.Listeners)-1] })
+
+	next := configs.Listener{Name: "next", Clear: true, Protocols: []string{"h1"}}
+	e.listen(&next)
+	served, waiting := door(), door()
+	e.worker.AddDoor("next", next.Address, served)
+	e.mustApply(func(s *Snapshot) { s.Listeners = append(s.Listeners, next) })
+	e.worker.AddDoor("later", next.Address, waiting)
+	e.stop()
+	closed("the door of a worker that stops", served)
+	closed("one that waits for its listener", waiting)
 }
 
 type sameAddress struct {

@@ -101,6 +101,7 @@ func TestLinkDownAndUp(t *testing.T) {
 		b.becomes(Backup)
 		l.in("lan", "ip link set to-a down")
 		within(t, "down: out of the election", a.becomes(Initialize), time.Second)
+		a.await("what is in the way", func(_ string, s Status) bool { return s.Obstacle == "the interface is down" })
 		within(t, "down: the other is Active", b.becomes(Active), time.Second)
 		l.until("the addresses are off", func() bool { return !l.hasAny("a", virtual) })
 		l.in("lan", "ip link set to-a up")
