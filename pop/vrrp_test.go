@@ -157,18 +157,12 @@ func TestReportOfABackup(t *testing.T) {
 	for _, standby := range []bool{true, false} {
 		r.Standby = standby
 		p.tell(r)
-		view := p.sees(t, "its report", func(v *fleet.View) bool {
-			return len(v.Reports) == 1 && v.Reports[0].Standby == standby && len(v.Reports[0].Usage) == 1
+		p.sees(t, "its report", func(v *fleet.View) bool {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			nodes := p.census.nodes(time.Now(), v)
+			return len(nodes) == 1 && nodes[0].Standby == standby && nodes[0].Serving && len(nodes[0].Usage) == 1
 		})
-		nodes := func() bool {
-			for _, n := range p.census.nodes(time.Now(), view) {
-				return n.Standby == standby && n.Serving
-			}
-			return false
-		}
-		if !nodes() {
-			t.Errorf("standby %v is not what the guard sees", standby)
-		}
 		err := p.underSession(plea{}, func(_ fleet.Session, l fleet.Lease) error {
 			if (len(l.Usage) == 0) != standby {
 				t.Errorf("standby %v: a lease for the load %v", standby, l.Usage)
