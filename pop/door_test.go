@@ -27,8 +27,8 @@ func hasFamily(t *testing.T, a netip.Addr) {
 	l.Close()
 }
 
-// A worker whose service address is on another host is proven to serve, with and
-// without TLS in the way of it, and is found out when it stops.
+// A worker whose service address is on another host is proven to serve, and is
+// found out when it stops.
 func TestProbeOfAnAddressThatIsElsewhere(t *testing.T) {
 	for _, address := range elsewhere {
 		t.Run(address, func(t *testing.T) {
@@ -163,4 +163,24 @@ func TestEntrance(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Both sockets of HTTP/3 are bound, and the door beside them.
+func TestBindVirtualHTTP3(t *testing.T) {
+	service := netip.AddrPortFrom(netip.MustParseAddr(elsewhere[0]), 8443)
+	set, err := bind(t.Context(), []configs.Listener{{Name: "web", Address: service, Protocols: []string{"h2", "h3"}}}, nil, service.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer set.closeExcept(nil)
+	for _, network := range []string{"tcp", "udp", proxy.Door} {
+		if set.held(socketKey{"web", network, service}) == nil {
+			t.Errorf("no %s socket", network)
+		}
+	}
+	names, files, err := set.list()
+	if err != nil || len(names) != 3 {
+		t.Errorf("%v, %v", names, err)
+	}
+	closeFiles(files)
 }
