@@ -276,6 +276,11 @@ func TestDoor(t *testing.T) {
 	e.worker.AddDoor("added", netip.MustParseAddrPort("192.0.2.1:80"), unused)
 	e.mustApply(func(s *Snapshot) { s.Listeners = append(s.Listeners, added) })
 	closed("one of no listener", unused)
+	e.worker.mu.Lock()
+	if n := len(e.worker.doors); n != 0 {
+		t.Errorf("%d doors wait for a listener", n)
+	}
+	e.worker.mu.Unlock()
 	again := door()
 	e.worker.AddDoor("added", added.Address, again)
 	closed("one more for a listener that has one", again)
