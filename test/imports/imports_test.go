@@ -19,16 +19,17 @@ import (
 // that its non-test code may import. Leaves have an empty list.
 var allowed = map[string][]string{
 	".":            {"internal/cli"},
-	"internal/cli": {"configs", "gslb", "internal/daemon", "internal/fleet", "internal/health", "internal/lab", "internal/ops", "origin/demo", "pop", "pop/headroom", "pop/link", "pop/preflight", "pop/proxy", "pop/vrrp"},
+	"internal/cli": {"configs", "gslb", "internal/daemon", "internal/fleet", "internal/health", "internal/lab", "internal/ops", "origin/demo", "pop", "pop/headroom", "pop/link", "pop/preflight", "pop/proxy", "pop/rollout", "pop/vrrp"},
 	"internal/lab": {"bgp", "configs", "gslb", "gslb/steer", "internal/daemon", "internal/fleet", "internal/ops", "pop"},
 
 	// The agent is where everything about a node meets; the data path does not
 	// know it.
-	"pop":                {"bgp", "configs", "internal/daemon", "internal/fleet", "internal/health", "internal/tickets", "origin", "pop/guard", "pop/headroom", "pop/link", "pop/preflight", "pop/proxy", "pop/termination", "pop/vrrp"},
+	"pop":                {"bgp", "configs", "internal/daemon", "internal/fleet", "internal/health", "internal/tickets", "origin", "pop/guard", "pop/headroom", "pop/link", "pop/preflight", "pop/proxy", "pop/rollout", "pop/termination", "pop/vrrp"},
 	"pop/guard":          {"pop/headroom"},
 	"pop/headroom":       {},
 	"pop/link":           {},
 	"pop/preflight":      {},
+	"pop/rollout":        {},
 	"pop/termination":    {"internal/tickets"},
 	"pop/proxy":          {"configs", "internal/health", "internal/tickets", "origin", "pop/headroom", "pop/link", "pop/proxy/buffers", "pop/proxy/exchange", "pop/proxy/heap", "pop/proxy/http1", "pop/proxy/http2", "pop/proxy/http3", "pop/proxy/tcp", "pop/termination"},
 	"pop/proxy/buffers":  {},
@@ -87,6 +88,7 @@ var pure = map[string][]string{
 	"internal/tickets":   {"net", "net/http", "os"},
 	"pop/guard":          {"net", "net/http", "os", "log/slog"},
 	"pop/headroom":       {"net", "net/http", "os", "log/slog"},
+	"pop/rollout":        {"net", "net/http", "os", "log/slog"},
 	"pop/preflight":      {"net", "net/http", "os", "log/slog"},
 	"pop/proxy/exchange": {"net/http", "os"},
 }
