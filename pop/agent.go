@@ -34,6 +34,7 @@ import (
 
 	"anyedge/bgp"
 	"anyedge/configs"
+	"anyedge/internal/audit"
 	"anyedge/internal/daemon"
 	"anyedge/internal/fleet"
 	"anyedge/internal/health"
@@ -48,8 +49,9 @@ type Options struct {
 	Catalog *fleet.Catalog // Consul's services; nil without Consul
 	Worker  []string       // the worker's command line: the binary, then its arguments
 	// StateDir is a directory of this node's own, for what a restart has to find
-	// again: how far a drain had come, and the orders in force. It is made if
-	// need be. Empty: nothing is kept, and a restart asks the fleet store.
+	// again: how far a drain had come, and the orders in force; and for the log
+	// of operators' acts. It is made if need be. Empty: nothing is kept, and a
+	// restart asks the fleet store.
 	StateDir string
 	Log      *slog.Logger
 	Registry *prometheus.Registry
@@ -71,6 +73,7 @@ type Agent struct {
 	conf       *configurator
 	controller *controller
 	standing   *stateFile // nil without a state directory
+	audit      *audit.Log
 	started    *configs.Pop
 
 	events  chan workerEvent
@@ -122,6 +125,9 @@ func New(o Options) (*Agent, error) {
 	a.controller = a.newController(now)
 	var left standing
 	if a.standing, left, err = openStateFile(o.StateDir, cfg.Node.Name, o.Log.With("part", "state"), a.metrics); err != nil {
+		return nil, err
+	}
+	if a.audit, err = audit.Open(audit.Config{Dir: o.StateDir, Log: o.Log.With("part", "audit")}); err != nil {
 		return nil, err
 	}
 	a.resume(now, left.at(now))
@@ -397,7 +403,8 @@ func (a *Agent) adopted(cfg *configs.Pop) {
 func (a *Agent) retire(ctx context.Context) {
 	c, pace := a.controller, a.conf.config().Drain
 	if c.route.announced != Withdrawn {
-		c.announce(ctx, time.Now(), decision{want: Withdrawn, reason: "agent stops"}, nil)
+		c.route.wish, c.route.rule = Withdrawn, RuleLifetime
+		c.announce(ctx, time.Now(), decision{want: Withdrawn, rule: RuleLifetime, reason: "agent stops"}, nil)
 		a.stateChanged(c.state(c.judge.Verdict(time.Now())))
 		a.follow(ctx, pace.Withdraw.Std(), func() bool { return false })
 	}
@@ -436,6 +443,10 @@ func (a *Agent) follow(ctx context.Context, limit time.Duration, done func() boo
 // the worker refuses, changes nothing; the error says why, and so does the
 // status until a reload succeeds.
 func (a *Agent) Reload(ctx context.Context) error {
+	return a.audited(Actor{From: "signal"}, audit.Entry{Act: audit.Reload, On: "config " + a.conf.file}, a.reload(ctx))
+}
+
+func (a *Agent) reload(ctx context.Context) error {
 	cfg, err := configs.LoadPop(a.conf.file)
 	if err != nil {
 		a.conf.refused(err)

@@ -91,8 +91,9 @@ func healthyPops(view *fleet.View, now time.Time, ttl time.Duration) map[string]
 	return pops
 }
 
-// rule answers a plea, given the document of leases without this node's own.
-func (c *census) rule(now time.Time, view *fleet.View, others fleet.Leases, p plea, load []headroom.Usage) fleet.Ruling {
+// rule answers a plea, given the document of leases without this node's own, and
+// says on what figures.
+func (c *census) rule(now time.Time, view *fleet.View, others fleet.Leases, p plea, load []headroom.Usage) (fleet.Ruling, *GuardAsk) {
 	req := c.request(now, view, others, p)
 	req.Usage = load
 	g := guard.Decide(c.policy, req)
@@ -106,7 +107,7 @@ func (c *census) rule(now time.Time, view *fleet.View, others fleet.Leases, p pl
 	case g.Freeze != req.Freeze:
 		r.Freeze = &fleet.Freeze{Pops: g.Freeze.Pops, Known: g.Freeze.Known, By: c.node.Name, At: now}
 	}
-	return r
+	return r, newGuardAsk(now, c.policy, req, p, g)
 }
 
 // request puts a plea, and the fleet as the view and the leases show it, into

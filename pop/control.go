@@ -57,6 +57,8 @@ type controller struct {
 	shedding  string         // the resource that was at its shed mark, if any
 	orders    fleet.Orders   // at the last step
 	standby   bool           // Active in none of its virtual routers
+	refused   string         // why the speaker did not take the last announcement
+	record    record
 }
 
 // workerState is what the agent knows of the worker process.
@@ -90,7 +92,7 @@ type state struct {
 func newController(cfg *configs.Pop, log *slog.Logger, m *metrics, now time.Time) *controller {
 	return &controller{
 		log: log, metrics: m, cfg: cfg, judge: newJudge(cfg),
-		route:  route{announced: Withdrawn, reason: "starting", since: now, drain: drain{stage: DrainNone, since: now}},
+		route:  route{announced: Withdrawn, wish: Withdrawn, rule: RuleLifetime, reason: "starting", since: now, drain: drain{stage: DrainNone, since: now}},
 		worker: workerState{absent: now},
 		misses: make(map[string]int),
 	}
@@ -215,6 +217,7 @@ func (c *controller) step(ctx context.Context, now time.Time) {
 	c.route.settle(ctx, now, f.fleet.listed)
 	c.cureHang(now, verdict)
 	c.orders = f.fleet.orders
+	c.record.add(c.decision(now, verdict, f.fleet))
 	c.changed(c.state(verdict))
 }
 
@@ -242,7 +245,9 @@ func (c *controller) set(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, setTimeout)
 	defer cancel()
+	c.refused = ""
 	if err := c.speaker.Set(ctx, announcements(c.cfg.BGP, c.route.announced, c.route.except)); err != nil {
+		c.refused = err.Error()
 		c.log.Error("speaker did not take the announcement yet", "announcement", c.route.announced, "error", err)
 	}
 }

@@ -27,9 +27,24 @@ type situation struct {
 	current Announcement // what is announced now
 }
 
+// Rule is what a decision follows from. It is a closed set.
+type Rule string
+
+// The rules, in the order in which they are asked.
+const (
+	RuleLocalFailure Rule = "local_failure" // the node itself cannot serve
+	RuleDrain        Rule = "drain"         // an operator takes it out of service
+	RuleUnknown      Rule = "unknown"       // it is not known whether the node can serve
+	RuleRoom         Rule = "no_room"       // a resource is at its shed mark
+	RuleRemote       Rule = "remote"        // something remote is in trouble
+	RuleHealthy      Rule = "healthy"
+	RuleLifetime     Rule = "lifetime" // the agent starts or stops
+)
+
 // decision is what a node wants to announce.
 type decision struct {
 	want   Announcement
+	rule   Rule
 	reason string
 	// urgent is set when the node itself cannot serve: the only reason to
 	// withdraw without asking when the fleet store is out of reach.
@@ -46,17 +61,17 @@ type decision struct {
 func decide(s situation) decision {
 	switch {
 	case s.verdict == health.Unhealthy:
-		return decision{want: Withdrawn, reason: s.why, urgent: true}
+		return decision{want: Withdrawn, rule: RuleLocalFailure, reason: s.why, urgent: true}
 	case s.drain == DrainDeprefer && s.current != Withdrawn:
-		return decision{want: Depreferred, reason: "drain: de-preferred"}
+		return decision{want: Depreferred, rule: RuleDrain, reason: "drain: de-preferred"}
 	case s.drain != DrainNone && s.drain != "":
-		return decision{want: Withdrawn, reason: "drain"}
+		return decision{want: Withdrawn, rule: RuleDrain, reason: "drain"}
 	case s.verdict == health.Unknown:
-		return decision{want: s.current, reason: "health unknown, nothing changes: " + s.why}
+		return decision{want: s.current, rule: RuleUnknown, reason: "health unknown, nothing changes: " + s.why}
 	case s.full != "":
-		return decision{want: Depreferred, reason: "no room: " + s.full}
+		return decision{want: Depreferred, rule: RuleRoom, reason: "no room: " + s.full}
 	case s.remote != "":
-		return decision{want: Depreferred, reason: "remote trouble: " + s.remote}
+		return decision{want: Depreferred, rule: RuleRemote, reason: "remote trouble: " + s.remote}
 	}
-	return decision{want: Announced, reason: "healthy"}
+	return decision{want: Announced, rule: RuleHealthy, reason: "healthy"}
 }

@@ -40,6 +40,7 @@ type member struct {
 
 	mu      sync.Mutex
 	census  census
+	asked   *GuardAsk // the last question to the guard; immutable
 	report  fleet.Report
 	session fleet.Session // empty while there is none
 
@@ -203,11 +204,13 @@ func (m *member) look(now time.Time) fleetView {
 	view := m.fleet.View()
 	m.mu.Lock()
 	m.census.observe(now, view)
+	asked := m.asked
 	m.mu.Unlock()
 	v := fleetView{
 		connected: view.Connected,
 		frozen:    view.Leases.Freeze != nil,
 		session:   m.currentSession(),
+		asked:     asked,
 	}
 	v.orders = view.Orders(m.node.Name, m.node.Pop, m.node.Region, now)
 	if view.ConnectedSince.IsZero() { // until the store has been asked, what was in force stays so
@@ -241,7 +244,9 @@ func (m *member) acquire(ctx context.Context, p plea) error {
 		err := m.fleet.AcquireLease(ctx, session, l, func(view *fleet.View, others fleet.Leases) fleet.Ruling {
 			m.mu.Lock()
 			defer m.mu.Unlock()
-			return m.census.rule(time.Now(), view, others, p, load)
+			ruling, asked := m.census.rule(time.Now(), view, others, p, load)
+			m.asked = asked
+			return ruling
 		})
 		var refusal *guard.Refusal
 		if errors.As(err, &refusal) {

@@ -23,7 +23,9 @@ type route struct {
 	reason    string
 	since     time.Time // of announced
 	except    exceptions
-	wanted    time.Time // since when it has been wished to withdraw; zero while it is not
+	wish      Announcement // of the rules, before the guard was asked
+	rule      Rule         // behind the wish
+	wanted    time.Time    // since when it has been wished to withdraw; zero while it is not
 }
 
 // facts are what a node knows about itself and the fleet at one instant.
@@ -44,6 +46,7 @@ type fleetView struct {
 	orders    fleet.Orders  // what operators ask of this node
 	listed    bool          // the document of leases has this node
 	session   fleet.Session // empty while there is none
+	asked     *GuardAsk     // the last question to the guard; nil if there was none
 }
 
 // step advances the drain and returns what to announce now, as far as the guard
@@ -63,6 +66,7 @@ func (r *route) step(ctx context.Context, now time.Time, f facts) decision {
 		full:    f.full,
 		current: r.announced,
 	})
+	r.wish, r.rule = d.want, d.rule
 	switch {
 	case d.want != Withdrawn:
 		r.wanted = time.Time{}
@@ -90,22 +94,25 @@ func (r *route) permit(ctx context.Context, now time.Time, view fleetView, d dec
 	if view.connected {
 		answer = r.lease.ask(ctx, now, p)
 	}
+	stay := func(why string) decision {
+		return decision{want: Depreferred, rule: d.rule, reason: d.reason + "; " + why}
+	}
 	switch {
 	case answer == granted:
 		return d
 	case answer == refused:
-		return decision{want: Depreferred, reason: d.reason + "; " + r.lease.answer.refusal.Error()}
+		return stay(r.lease.answer.refusal.Error())
 	case answer == busy:
-		return decision{want: Depreferred, reason: d.reason + "; not withdrawn yet: the fleet store answers too late"}
+		return stay("not withdrawn yet: the fleet store answers too late")
 	case answer == wait:
-		return decision{want: r.announced, reason: r.reason}
+		return decision{want: r.announced, rule: d.rule, reason: r.reason}
 	case d.urgent && !view.frozen:
 		d.reason += "; fleet store out of reach"
 		return d
 	case d.urgent:
-		return decision{want: Depreferred, reason: d.reason + "; not withdrawn: fleet store out of reach, and the fleet was frozen"}
+		return stay("not withdrawn: fleet store out of reach, and the fleet was frozen")
 	}
-	return decision{want: Depreferred, reason: d.reason + "; not withdrawn: fleet store out of reach"}
+	return stay("not withdrawn: fleet store out of reach")
 }
 
 // follow takes the decision, and what orders make different for some prefixes,

@@ -205,7 +205,8 @@ func (n *simNode) step() {
 func (n *simNode) acquire(ctx context.Context, p plea) error {
 	f, l := n.sim, n.lease(p)
 	err := f.fleet.AcquireLease(ctx, n.session, l, func(_ *fleet.View, others fleet.Leases) fleet.Ruling {
-		return n.census.rule(f.now, n.view(), others, p, usage(l.Usage))
+		ruling, _ := n.census.rule(f.now, n.view(), others, p, usage(l.Usage))
+		return ruling
 	})
 	f.count(err)
 	return err

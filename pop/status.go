@@ -11,6 +11,7 @@ import (
 
 	"anyedge/bgp"
 	"anyedge/configs"
+	"anyedge/internal/audit"
 	"anyedge/internal/fleet"
 	"anyedge/internal/health"
 	"anyedge/internal/tickets"
@@ -60,6 +61,10 @@ type DrainStatus struct {
 	Request *fleet.Drain `json:"request,omitempty"`
 	// Prefixes are the drains of single prefixes.
 	Prefixes []fleet.Drain `json:"prefixes,omitempty"`
+}
+
+func drainStatus(d drain, o fleet.Orders) DrainStatus {
+	return DrainStatus{d.stage, d.since, o.Drain, o.Prefixes}
 }
 
 // WorkerStatus is the worker process as the agent sees it.
@@ -130,7 +135,7 @@ func (a *Agent) Status() Status {
 	if r := st.Lease.refusal; r != nil {
 		s.Guard.Refused, s.Guard.Cause = r.Detail, string(r.Cause)
 	}
-	s.Drain = DrainStatus{st.Drain.stage, st.Drain.since, st.Orders.Drain, st.Orders.Prefixes}
+	s.Drain = drainStatus(st.Drain, st.Orders)
 	w := st.Worker
 	s.Worker = WorkerStatus{PID: w.pid, Ready: w.ready(), Crashes: len(w.crashes), LastExit: w.exited}
 	if v := w.vitals; v != nil {
@@ -185,20 +190,24 @@ func (a *Agent) Tickets() Tickets {
 
 // SetDrain asks for a node, a PoP or a region to be taken out of service, for so
 // long, or with 0 until the drain is cleared.
-func (a *Agent) SetDrain(ctx context.Context, d fleet.Drain, span time.Duration) error {
-	d.At = time.Now()
+func (a *Agent) SetDrain(ctx context.Context, who Actor, d fleet.Drain, span time.Duration) error {
+	d.By, d.At = who.By, time.Now()
 	if span > 0 {
 		d.Until = d.At.Add(span)
 	}
-	return a.fleet.SetDrain(ctx, d)
+	e := audit.Entry{Act: audit.Drain, On: drainTarget(d), What: d.Reason, Until: d.Until}
+	return a.audited(who, e, a.fleet.SetDrain(ctx, d))
 }
 
 // ClearDrain takes such a wish back: that for the scope, name and prefix of d.
-func (a *Agent) ClearDrain(ctx context.Context, d fleet.Drain) error {
+func (a *Agent) ClearDrain(ctx context.Context, who Actor, d fleet.Drain) error {
+	var err error
 	if d.Prefix.IsValid() {
-		return a.fleet.ClearPrefixDrain(ctx, d.Scope, d.Name, d.Prefix)
+		err = a.fleet.ClearPrefixDrain(ctx, d.Scope, d.Name, d.Prefix)
+	} else {
+		err = a.fleet.ClearDrain(ctx, d.Scope, d.Name)
 	}
-	return a.fleet.ClearDrain(ctx, d.Scope, d.Name)
+	return a.audited(who, audit.Entry{Act: audit.Undrain, On: drainTarget(d)}, err)
 }
 
 // Drains returns every drain that the fleet knows of, those of prefixes last.

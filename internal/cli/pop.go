@@ -178,6 +178,12 @@ func popEndpoints(a *pop.Agent) []ops.Endpoint {
 		get("/v1/fleet", "every node's report as this node has it", func() any { return a.Fleet() }),
 		get("/v1/pools", "backends and how they are doing", func() any { return a.Pools() }),
 		get("/v1/tickets", "session ticket keys, without the keys", func() any { return a.Tickets() }),
+		{Method: http.MethodGet, Path: "/v1/explain", Doc: "why a route is announced as it is, and the last decisions; ?prefix=P&last=N", Handle: explain(a)},
+		{Method: http.MethodGet, Path: "/v1/audit", Doc: "what operators did to this node; ?last=N",
+			Handle: func(_ context.Context, r ops.Request) (any, error) {
+				n, err := last(r, 100)
+				return map[string]any{"entries": a.Audit(n)}, err
+			}},
 		get("/v1/drain", "every drain in the fleet", func() any { return map[string]any{"drains": a.Drains()} }),
 		{Method: http.MethodPost, Path: "/v1/drain", Doc: "begin or end a drain of a node, a PoP or a region, or of one prefix there",
 			Handle: func(ctx context.Context, r ops.Request) (any, error) { return nil, drain(ctx, a, r) }},
@@ -199,15 +205,16 @@ func drain(ctx context.Context, a *pop.Agent, r ops.Request) error {
 	if req.Name != "" {
 		name = req.Name
 	}
+	who := pop.Actor{By: req.By, From: r.Remote.String()}
 	d := fleet.Drain{Scope: req.Scope, Name: name, Prefix: req.Prefix, By: req.By, Reason: req.Reason}
 	err := d.Validate()
 	if err != nil {
 		return ops.BadRequest("%w", err)
 	}
 	if req.Drain {
-		err = a.SetDrain(ctx, d, req.For.Std())
+		err = a.SetDrain(ctx, who, d, req.For.Std())
 	} else {
-		err = a.ClearDrain(ctx, d)
+		err = a.ClearDrain(ctx, who, d)
 	}
 	if err != nil {
 		return ops.Unavailable("the fleet store did not take it: %w", err)

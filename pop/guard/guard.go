@@ -99,6 +99,21 @@ type Ruling struct {
 	// Freeze is what is to be recorded from now on: that of the request if
 	// nothing changed, nil if the fleet is not frozen, or not any more.
 	Freeze *Freeze
+	// Figures are what it rests on.
+	Figures Figures
+}
+
+// Figures are what a ruling rests on, for those who ask why. PoPs are counted
+// without the asking one.
+type Figures struct {
+	Serving  int      `json:"serving"`        // PoPs with a serving node
+	Out      []string `json:"out,omitempty"`  // PoPs that are out by lease
+	Siblings int      `json:"siblings"`       // other serving nodes of the same PoP
+	Sick     []string `json:"sick,omitempty"` // PoPs that turned unhealthy within the window
+	Known    int      `json:"known"`          // PoPs of the fleet, with the asking one
+	// Load is what would have to find room, by resource: the asking node's, and
+	// what left others a moment ago.
+	Load map[string]float64 `json:"load,omitempty"`
 }
 
 // Cause is the rule that refused. It is a closed set, fit for a metric label.
@@ -132,7 +147,18 @@ func (r *Refusal) Error() string { return "withdraw refused: " + r.Detail }
 // that is gone already is granted what it took, so that others count it.
 func Decide(p Policy, r Request) Ruling {
 	s := look(r)
-	freeze := p.freeze(r, s)
+	ruling := p.decide(r, s, p.freeze(r, s))
+	ruling.Figures = Figures{
+		Serving: len(s.serving), Out: s.out, Siblings: len(s.siblings),
+		Sick: r.Sick, Known: len(s.known), Load: make(map[string]float64),
+	}
+	for _, u := range slices.Concat(r.Usage, s.moving) {
+		ruling.Figures.Load[u.Resource] += u.Used
+	}
+	return ruling
+}
+
+func (p Policy) decide(r Request, s survey, freeze *Freeze) Ruling {
 	if r.Gone {
 		return Ruling{Freeze: freeze}
 	}
@@ -140,20 +166,20 @@ func Decide(p Policy, r Request) Ruling {
 		if s.standby {
 			for _, n := range s.siblings {
 				if refusal := p.fits(slices.Concat(r.Usage, s.movingInside), [][]headroom.Usage{n}); refusal != nil {
-					return Ruling{refusal, freeze}
+					return Ruling{Refusal: refusal, Freeze: freeze}
 				}
 			}
 			return Ruling{Freeze: freeze}
 		}
-		return Ruling{p.fits(slices.Concat(r.Usage, s.movingInside), s.siblings), freeze}
+		return Ruling{Refusal: p.fits(slices.Concat(r.Usage, s.movingInside), s.siblings), Freeze: freeze}
 	}
 	if refusal := p.refuses(r, s, freeze); refusal != nil {
-		return Ruling{refusal, freeze}
+		return Ruling{Refusal: refusal, Freeze: freeze}
 	}
 	if len(s.serving) == 0 { // MinPops is 0: the operator allows an empty fleet
 		return Ruling{Freeze: freeze}
 	}
-	return Ruling{p.fits(slices.Concat(r.Usage, s.moving), s.others), freeze}
+	return Ruling{Refusal: p.fits(slices.Concat(r.Usage, s.moving), s.others), Freeze: freeze}
 }
 
 // fits refuses when the remaining nodes cannot carry the load.

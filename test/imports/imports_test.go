@@ -24,7 +24,7 @@ var allowed = map[string][]string{
 
 	// The agent is where everything about a node meets; the data path does not
 	// know it.
-	"pop":                {"bgp", "configs", "internal/daemon", "internal/fleet", "internal/health", "internal/tickets", "origin", "pop/guard", "pop/headroom", "pop/link", "pop/preflight", "pop/proxy", "pop/rollout", "pop/termination", "pop/vrrp"},
+	"pop":                {"bgp", "configs", "internal/audit", "internal/daemon", "internal/fleet", "internal/health", "internal/tickets", "origin", "pop/guard", "pop/headroom", "pop/link", "pop/preflight", "pop/proxy", "pop/rollout", "pop/termination", "pop/vrrp"},
 	"pop/guard":          {"pop/headroom"},
 	"pop/headroom":       {},
 	"pop/link":           {},
@@ -57,6 +57,7 @@ var allowed = map[string][]string{
 
 	"configs":                    {},
 	"configs/internal/schemagen": {},
+	"internal/audit":             {},
 	"internal/daemon":            {},
 	"internal/fleet":             {},
 	"internal/fleet/consultest":  {},
