@@ -135,11 +135,11 @@ func (c *census) nodes(now time.Time, view *fleet.View) []guard.Node {
 		if now.Sub(r.At) > c.ttl || !r.At.After(view.ConnectedSince) {
 			continue
 		}
-		_, drained := view.Drained(r.Node, r.Pop, r.Region, now)
+		leaving := view.Orders(r.Node, r.Pop, r.Region, now).Leaving()
 		nodes = append(nodes, guard.Node{
 			Name: r.Node, Pop: r.Pop,
 			Healthy: r.State == fleet.StateHealthy,
-			Serving: r.State == fleet.StateHealthy && r.Announcement == fleet.Announced && !r.Draining && !drained,
+			Serving: r.State == fleet.StateHealthy && r.Announcement == fleet.Announced && !r.Draining && !leaving,
 			Standby: r.Standby,
 			Usage:   usage(r.Usage),
 		})

@@ -201,6 +201,7 @@ func (c *controller) step(ctx context.Context, now time.Time) {
 	verdict := c.judge.Verdict(now)
 	f := facts{
 		verdict: verdict.State, why: verdict.Reason,
+		serves: passes(verdict),
 		remote: c.remote, full: c.room,
 		pace:  c.cfg.Drain,
 		fleet: c.fleet(now),
@@ -213,12 +214,27 @@ func (c *controller) step(ctx context.Context, now time.Time) {
 	if after := c.route.drain.stage; stage != after && stage != "" {
 		c.log.Info("drain stage changed", "from", stage, "to", after)
 	}
-	c.announce(ctx, now, d, except(d.want, f.fleet.orders))
+	c.announce(ctx, now, d, c.exceptions(d, f.fleet.orders))
 	c.route.settle(ctx, now, f.fleet.listed)
 	c.cureHang(now, verdict)
 	c.orders = f.fleet.orders
 	c.record.add(c.decision(now, verdict, f.fleet))
 	c.changed(c.state(verdict))
+}
+
+// passes reports whether every check passes, whatever the hold-down says.
+func passes(v health.Verdict) bool {
+	return len(v.Checks) > 0 && !slices.ContainsFunc(v.Checks, func(c health.CheckStatus) bool { return c.State != health.Healthy })
+}
+
+// exceptions are the prefixes that are announced unlike what was decided. A
+// withdrawal that the guard refused leaves none more attractive than the rest.
+func (c *controller) exceptions(d decision, o fleet.Orders) exceptions {
+	rule := d.rule
+	if c.route.wish == Withdrawn {
+		rule = RuleLocalFailure
+	}
+	return except(d.want, rule, o)
 }
 
 // announce makes the decision the speaker's desired state.
@@ -253,10 +269,12 @@ func (c *controller) set(ctx context.Context) {
 }
 
 // cureHang kills a worker that runs but does not serve, after the route has
-// been dealt with. Its successor gets the same sockets.
+// been dealt with: it is down, or an override keeps it up. Its successor gets the
+// same sockets.
 func (c *controller) cureHang(now time.Time, v health.Verdict) {
 	w := &c.worker
-	if v.State != health.Unhealthy || c.route.announced == Announced || now.Sub(w.killed) < hangPause {
+	kept := c.route.announced == Announced && c.route.rule != RuleOverride
+	if v.State != health.Unhealthy || kept || now.Sub(w.killed) < hangPause {
 		return
 	}
 	check := c.hung(now)

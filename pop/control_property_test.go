@@ -60,7 +60,7 @@ func TestWhateverHappensTheInvariantsHold(t *testing.T) {
 
 // trouble makes one thing worse or better.
 func (n *node) trouble(rng *rand.Rand) {
-	switch rng.IntN(13) {
+	switch rng.IntN(14) {
 	case 0:
 		n.respawn = time.Duration(rng.IntN(6000)) * time.Millisecond
 		n.crash("exit status 2")
@@ -79,9 +79,9 @@ func (n *node) trouble(rng *rand.Rand) {
 		n.use(proxy.ResourceMemory, float64(rng.IntN(100)))
 	case 7:
 		if n.view.orders.Drain == nil {
-			n.view.orders = drained
+			n.view.orders.Drain = drained.Drain
 		} else {
-			n.view.orders = fleet.Orders{}
+			n.view.orders.Drain = nil
 		}
 		n.vitals.Connections = int64(rng.IntN(3))
 	case 8:
@@ -102,6 +102,13 @@ func (n *node) trouble(rng *rand.Rand) {
 		}
 	case 11:
 		n.renew(fleet.Session([]string{"", fmt.Sprint("s", rng.Uint32())}[rng.IntN(2)]))
+	case 13:
+		actions := []string{"", fleet.ActionAnnounce, fleet.ActionDepreference, fleet.ActionWithdraw}
+		if action := actions[rng.IntN(4)]; action == "" {
+			n.view.orders.Override = nil
+		} else {
+			n.override(action, false)
+		}
 	case 12: // this process is starved, the world goes on
 		time.Sleep(time.Duration(rng.IntN(5000)) * time.Millisecond)
 	}

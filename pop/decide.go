@@ -1,6 +1,9 @@
 package pop
 
 import (
+	"fmt"
+
+	"anyedge/internal/fleet"
 	"anyedge/internal/health"
 )
 
@@ -20,11 +23,13 @@ func Announcements() []Announcement { return []Announcement{Withdrawn, Depreferr
 // situation is what a node knows about itself and the fleet at one instant.
 type situation struct {
 	verdict health.State
-	why     string       // the verdict's reason
-	drain   DrainStage   // how far a drain has come
-	remote  string       // trouble with something remote, such as a pool with no usable backend
-	full    string       // a resource at its shed mark
-	current Announcement // what is announced now
+	why     string          // the verdict's reason
+	serves  bool            // every check passes now, though the verdict may still be held down
+	order   *fleet.Override // an operator's word; nil if there is none
+	drain   DrainStage      // how far a drain has come
+	remote  string          // trouble with something remote, such as a pool with no usable backend
+	full    string          // a resource at its shed mark
+	current Announcement    // what is announced now
 }
 
 // Rule is what a decision follows from. It is a closed set.
@@ -32,6 +37,7 @@ type Rule string
 
 // The rules, in the order in which they are asked.
 const (
+	RuleOverride     Rule = "override"      // an operator's word, for a while
 	RuleLocalFailure Rule = "local_failure" // the node itself cannot serve
 	RuleDrain        Rule = "drain"         // an operator takes it out of service
 	RuleUnknown      Rule = "unknown"       // it is not known whether the node can serve
@@ -49,19 +55,32 @@ type decision struct {
 	// urgent is set when the node itself cannot serve: the only reason to
 	// withdraw without asking when the fleet store is out of reach.
 	urgent bool
+	// forced is set when an operator wants no guard to be asked.
+	forced bool
 }
 
 // decide maps a situation to an announcement. It is the one place that says
 // what may move the route:
 //
+//   - an operator's override, by force, does as it says;
 //   - a local failure to serve withdraws;
+//   - any other override does as it says, but announces nothing new of a node
+//     that has not shown that it serves;
 //   - a drain de-prefers, then withdraws;
 //   - trouble elsewhere, and a lack of room, only de-prefer;
 //   - not knowing changes nothing, and announces nothing new.
+//
+// A verdict that is unhealthy only because it is held down after earlier
+// failures is anti-flap, not a failure to serve, and gives way to an override.
 func decide(s situation) decision {
+	if s.order != nil && s.order.Force {
+		return ordered(s)
+	}
 	switch {
-	case s.verdict == health.Unhealthy:
+	case s.verdict == health.Unhealthy && (s.order == nil || s.order.Action == fleet.ActionWithdraw || !s.serves):
 		return decision{want: Withdrawn, rule: RuleLocalFailure, reason: s.why, urgent: true}
+	case s.order != nil:
+		return ordered(s)
 	case s.drain == DrainDeprefer && s.current != Withdrawn:
 		return decision{want: Depreferred, rule: RuleDrain, reason: "drain: de-preferred"}
 	case s.drain != DrainNone && s.drain != "":
@@ -74,4 +93,24 @@ func decide(s situation) decision {
 		return decision{want: Depreferred, rule: RuleRemote, reason: "remote trouble: " + s.remote}
 	}
 	return decision{want: Announced, rule: RuleHealthy, reason: "healthy"}
+}
+
+// ordered is what an override makes of a situation.
+func ordered(s situation) decision {
+	d := decision{rule: RuleOverride, reason: "override: " + s.order.Action, forced: s.order.Force}
+	if s.order.Force {
+		d.reason += " by force"
+	}
+	switch s.order.Action {
+	case fleet.ActionAnnounce:
+		d.want = Announced
+	case fleet.ActionDepreference:
+		d.want = Depreferred
+	default:
+		d.want = Withdrawn
+	}
+	if lower := s.current == Announced; d.forced || s.verdict != health.Unknown || d.want == Withdrawn || lower {
+		return d
+	}
+	return decision{want: s.current, rule: RuleUnknown, reason: fmt.Sprintf("%s waits: health unknown: %s", d.reason, s.why)}
 }

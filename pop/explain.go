@@ -114,6 +114,10 @@ func (x *explanation) why() []string {
 		return []string{fmt.Sprintf("The node is short of room: %s.", d.Room)}
 	case RuleRemote:
 		return []string{fmt.Sprintf("Something remote is in trouble, which never withdraws a route: %s.", d.Remote)}
+	case RuleOverride:
+		if len(d.Overrides) > 0 {
+			return []string{x.override(d.Overrides[0])}
+		}
 	case RuleDrain:
 		if r := d.Drain.Request; r != nil {
 			return []string{
@@ -123,6 +127,19 @@ func (x *explanation) why() []string {
 		}
 	}
 	return []string{"The reason: " + d.Reason + "."}
+}
+
+// override says who ordered what.
+func (x *explanation) override(o fleet.Override) string {
+	force := ""
+	if o.Force {
+		force = " BY FORCE, past the safeguards,"
+	}
+	on := scopeName(o.Scope, o.Name)
+	if o.Prefix.IsValid() {
+		on = o.Prefix.String() + " on " + on
+	}
+	return fmt.Sprintf("An override to %s%s is in force for %s%s.", o.Action, force, on, orderDetails(o.By, o.Reason, o.At, o.Until))
 }
 
 // guard says what the guard has to do with it.
@@ -177,6 +194,16 @@ func (x *explanation) apart() []string {
 			continue
 		}
 		all = append(all, fmt.Sprintf("A drain of %s on %s%s de-prefers it, and no more.", d.Prefix, scopeName(d.Scope, d.Name), orderDetails(d.By, d.Reason, d.At, d.Until)))
+	}
+	for i, o := range x.last.Overrides {
+		ofAll := i == 0 && !o.Prefix.IsValid()
+		mine := o.Prefix.IsValid() && slices.Contains(x.cfg.Prefixes, o.Prefix) && (!x.prefix.IsValid() || o.Prefix == x.prefix)
+		if mine || ofAll && x.last.Rule != RuleOverride {
+			all = append(all, x.override(o))
+		}
+	}
+	if d := x.last.Drain; d.Request != nil && d.Stage == DrainNone {
+		all = append(all, fmt.Sprintf("The drain of %s waits for the end of the override.", scopeName(d.Request.Scope, d.Request.Name)))
 	}
 	return all
 }
@@ -238,6 +265,8 @@ func scopeName(scope, name string) string {
 	switch scope {
 	case fleet.ScopePop:
 		return "PoP " + name
+	case fleet.ScopeFleet:
+		return "the whole fleet"
 	default:
 		return scope + " " + name
 	}

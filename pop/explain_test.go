@@ -73,6 +73,21 @@ func TestExplain(t *testing.T) {
 			Announced: Announced, Wanted: Announced, Rule: RuleHealthy, Health: fine, Prefixes: exceptions{one: Depreferred},
 			Drain: DrainStatus{Prefixes: []fleet.Drain{{Scope: fleet.ScopeNode, Name: "fra-1", Prefix: one, By: "ada"}}},
 		}, func(x *explanation) { x.prefix = one }},
+		{"overridden by force", &Decision{
+			Announced: Withdrawn, Wanted: Withdrawn, Rule: RuleOverride, Health: fine, Guard: GuardDecision{Answer: "not_asked"},
+			Overrides: []fleet.Override{{Scope: fleet.ScopePop, Name: "fra", Action: fleet.ActionWithdraw, Force: true, By: "ada", Reason: "fire", At: t0, Until: t0.Add(time.Hour)}},
+		}, nil},
+		{"override holds a drain up", &Decision{
+			Announced: Announced, Wanted: Announced, Rule: RuleOverride, Health: fine, Drain: DrainStatus{Stage: DrainNone, Request: drainOf},
+			Overrides: []fleet.Override{
+				{Scope: fleet.ScopeFleet, Name: fleet.FleetName, Action: fleet.ActionAnnounce, By: "ada", Reason: "no", At: t0, Until: t0.Add(time.Hour)},
+				{Scope: fleet.ScopeNode, Name: "fra-1", Prefix: one, Action: fleet.ActionDepreference, By: "bob", Reason: "test", At: t0, Until: t0.Add(time.Hour)},
+			},
+		}, nil},
+		{"override of what cannot serve", &Decision{
+			Announced: Withdrawn, Wanted: Withdrawn, Rule: RuleLocalFailure, Health: health.Verdict{State: health.Unhealthy, Reason: "worker: hung"}, Guard: GuardDecision{Answer: "granted"},
+			Overrides: []fleet.Override{{Scope: fleet.ScopeNode, Name: "fra-1", Action: fleet.ActionAnnounce, By: "ada", Reason: "no", At: t0, Until: t0.Add(time.Hour)}},
+		}, nil},
 		{"speaker late", &Decision{Announced: Withdrawn, Wanted: Withdrawn, Rule: RuleLifetime, Reason: "agent stops", SpeakerError: errors.New("busy").Error()}, nil},
 	} {
 		x := explanation{

@@ -4,6 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"anyedge/internal/fleet"
 	"anyedge/pop/guard"
 )
 
@@ -13,6 +14,7 @@ type metrics struct {
 	announcement  *prometheus.GaugeVec   // 1 for the present one, by announcement
 	transitions   *prometheus.CounterVec // by announcement
 	drainStage    *prometheus.GaugeVec   // 1 for the present one, by stage
+	override      *prometheus.GaugeVec   // 1 for the one in force, by action
 	refusals      *prometheus.CounterVec // of withdrawals, by cause
 	crashes       prometheus.Counter
 	hangs         prometheus.Counter
@@ -33,6 +35,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "anyedge_pop_announcement_changes_total", Help: "Changes of the announcement, by what it became."}, []string{"announcement"}),
 		drainStage: auto.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "anyedge_pop_drain_stage", Help: "1 for the stage that a drain has reached."}, []string{"stage"}),
+		override: auto.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "anyedge_pop_override", Help: "1 for the action of the override in force for all of the node."}, []string{"action"}),
 		refusals: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "anyedge_pop_withdraw_refusals_total", Help: "Withdrawals that the guard refused, by cause."}, []string{"cause"}),
 		crashes: auto.NewCounter(prometheus.CounterOpts{
@@ -62,6 +66,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 func (m *metrics) show(s state) {
 	for _, a := range Announcements() {
 		m.announcement.WithLabelValues(string(a)).Set(truth(a == s.Announced))
+	}
+	for _, action := range []string{fleet.ActionAnnounce, fleet.ActionDepreference, fleet.ActionWithdraw} {
+		m.override.WithLabelValues(action).Set(truth(s.Orders.Override != nil && s.Orders.Override.Action == action))
 	}
 	for _, d := range DrainStages() {
 		m.drainStage.WithLabelValues(string(d)).Set(truth(d == s.Drain.stage))

@@ -11,17 +11,38 @@ import (
 // is none.
 type exceptions map[netip.Prefix]Announcement
 
-// except returns the exceptions that orders make from an announcement. The drain
-// of a prefix de-prefers it where it would be announced. It withdraws nothing:
-// the guard's leases count PoPs, so nobody could say whether another PoP still
-// announces a prefix that this one takes back.
-func except(a Announcement, o fleet.Orders) exceptions {
-	if a != Announced || len(o.Prefixes) == 0 {
-		return nil
-	}
+// except returns the exceptions that orders make from the announcement a, which
+// follows from rule.
+//
+// The drain of a prefix de-prefers it where it would be announced, and withdraws
+// nothing: the guard's leases count PoPs, so nobody could say whether another PoP
+// still announces a prefix that this one takes back. An override beats the drain
+// of a prefix. It withdraws one by force only, and announces one that the node
+// de-prefers for the sake of room or of something remote; a node that is on its
+// way out, or that cannot serve, takes all its prefixes along.
+func except(a Announcement, rule Rule, o fleet.Orders) exceptions {
 	ex := make(exceptions)
-	for _, d := range o.Prefixes {
-		ex[d.Prefix] = Depreferred
+	if a == Announced {
+		for _, d := range o.Prefixes {
+			ex[d.Prefix] = Depreferred
+		}
+	}
+	stays := rule == RuleHealthy || rule == RuleRoom || rule == RuleRemote || rule == RuleOverride
+	for _, p := range o.PrefixOverrides {
+		switch {
+		case a == Withdrawn:
+		case p.Action == fleet.ActionWithdraw:
+			ex[p.Prefix] = Withdrawn
+		case p.Action == fleet.ActionDepreference && a == Announced:
+			ex[p.Prefix] = Depreferred
+		case p.Action == fleet.ActionAnnounce && a == Announced:
+			delete(ex, p.Prefix)
+		case p.Action == fleet.ActionAnnounce && a == Depreferred && stays:
+			ex[p.Prefix] = Announced
+		}
+	}
+	if len(ex) == 0 {
+		return nil
 	}
 	return ex
 }

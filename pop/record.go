@@ -38,7 +38,9 @@ type Decision struct {
 	Remote string         `json:"remote,omitempty"` // trouble with something remote
 	Room   string         `json:"room,omitempty"`   // a resource at its shed mark
 	Drain  DrainStatus    `json:"drain"`
-	Guard  GuardDecision  `json:"guard"`
+	// Overrides are those in force for this node, that of all of it first.
+	Overrides []fleet.Override `json:"overrides,omitempty"`
+	Guard     GuardDecision    `json:"guard"`
 	// FleetConnected and FleetFrozen are as the node knew them.
 	FleetConnected bool `json:"fleet_connected"`
 	FleetFrozen    bool `json:"fleet_frozen"`
@@ -141,7 +143,8 @@ func (d *Decision) same(o *Decision) bool {
 		slices.EqualFunc(d.Health.Checks, o.Health.Checks, checks) &&
 		d.Remote == o.Remote && (d.Room == "") == (o.Room == "") &&
 		d.Drain.Stage == o.Drain.Stage && reflect.DeepEqual(d.Drain.Request, o.Drain.Request) &&
-		slices.EqualFunc(d.Drain.Prefixes, o.Drain.Prefixes, func(a, b fleet.Drain) bool { return a == b }) &&
+		slices.Equal(d.Drain.Prefixes, o.Drain.Prefixes) &&
+		slices.Equal(d.Overrides, o.Overrides) &&
 		d.Guard.Answer == o.Guard.Answer && cause(d.Guard.Asked) == cause(o.Guard.Asked) &&
 		d.FleetConnected == o.FleetConnected && d.FleetFrozen == o.FleetFrozen
 }
@@ -152,6 +155,7 @@ func (c *controller) decision(now time.Time, v health.Verdict, view fleetView) D
 		At: now, Announced: c.route.announced, Wanted: c.route.wish, Rule: c.route.rule, Reason: c.route.reason,
 		Prefixes: c.route.except, SpeakerError: c.refused,
 		Health: v, Remote: c.remote, Room: c.room,
+		Overrides:      overridesOf(view.orders),
 		Drain:          drainStatus(c.route.drain, view.orders),
 		Guard:          GuardDecision{Answer: "not_asked"},
 		FleetConnected: view.connected, FleetFrozen: view.frozen,

@@ -32,6 +32,7 @@ type route struct {
 type facts struct {
 	verdict     health.State
 	why         string // the verdict's reason
+	serves      bool   // every check passes now, though the verdict may still be held down
 	remote      string // trouble with something remote
 	full        string // a resource at its shed mark
 	connections int64  // client connections of the worker
@@ -52,7 +53,9 @@ type fleetView struct {
 // step advances the drain and returns what to announce now, as far as the guard
 // permits it.
 func (r *route) step(ctx context.Context, now time.Time, f facts) decision {
-	df := drainFacts{requested: f.fleet.orders.Drain != nil, connections: f.connections}
+	order := f.fleet.orders.Override
+	held := order != nil && order.Action != fleet.ActionWithdraw // the drain waits for its end
+	df := drainFacts{requested: f.fleet.orders.Drain != nil && !held, connections: f.connections}
 	if r.announced == Withdrawn {
 		df.withdrawn = r.since
 	}
@@ -61,6 +64,8 @@ func (r *route) step(ctx context.Context, now time.Time, f facts) decision {
 	d := decide(situation{
 		verdict: f.verdict,
 		why:     f.why,
+		serves:  f.serves,
+		order:   order,
 		drain:   r.drain.stage,
 		remote:  f.remote,
 		full:    f.full,
@@ -70,7 +75,7 @@ func (r *route) step(ctx context.Context, now time.Time, f facts) decision {
 	switch {
 	case d.want != Withdrawn:
 		r.wanted = time.Time{}
-	case f.verdict == health.Unhealthy || r.drain.stage != DrainNone:
+	case f.verdict == health.Unhealthy || r.drain.stage != DrainNone || d.rule == RuleOverride:
 		if r.wanted.IsZero() {
 			r.wanted = now
 		}
@@ -82,6 +87,9 @@ func (r *route) step(ctx context.Context, now time.Time, f facts) decision {
 // permit turns the wish to withdraw into what the guard permits.
 func (r *route) permit(ctx context.Context, now time.Time, view fleetView, d decision) decision {
 	p := plea{reason: d.reason, planned: !d.urgent, since: r.wanted}
+	if d.forced && r.announced != Withdrawn {
+		return d // by the next step it is out, and the record says so
+	}
 	if r.announced == Withdrawn {
 		// Already out, or never in: the record only lets the others know.
 		if view.connected {

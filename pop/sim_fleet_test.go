@@ -39,7 +39,8 @@ type simFleet struct {
 	policy   guard.Policy
 	nodes    []*simNode
 	readers  []*simReader
-	drains   map[string]bool // of nodes
+	drains   map[string]bool           // of nodes
+	orders   map[string]fleet.Override // by node
 	decoded  map[uint64]fleet.Leases
 	changes  []time.Time // when capacity or demand changed, or a node went or came without asking
 	reliable bool        // the store always answers
@@ -60,7 +61,7 @@ type simReader struct {
 func newSimFleet(rng *rand.Rand, pops int, sealer *fleet.Sealer) *simFleet {
 	c := &clock{now: simStart, rng: rng}
 	f := &simFleet{
-		clock: c, drains: make(map[string]bool), decoded: make(map[uint64]fleet.Leases), tally: make(map[string]int),
+		clock: c, drains: make(map[string]bool), orders: make(map[string]fleet.Override), decoded: make(map[uint64]fleet.Leases), tally: make(map[string]int),
 		tell: func(string, ...any) {},
 		policy: guard.Policy{
 			MinPops: 1 + rng.IntN(max(1, pops/2)), MaxOut: 1 + rng.IntN(1+pops/4),

@@ -137,6 +137,9 @@ func (n *simNode) view() *fleet.View {
 	if n.sim.drains[n.name] {
 		v.Drains = []fleet.Drain{{Scope: fleet.ScopeNode, Name: n.name}}
 	}
+	if o, ok := n.sim.orders[n.name]; ok {
+		v.Overrides = []fleet.Override{o}
+	}
 	return &v
 }
 
@@ -175,7 +178,7 @@ func (n *simNode) step() {
 	view := n.view()
 	n.census.observe(f.now, view)
 	var facts facts
-	facts.verdict, facts.why, facts.pace = n.verdict, "test", simPace
+	facts.verdict, facts.why, facts.serves, facts.pace = n.verdict, "test", n.verdict == health.Healthy, simPace
 	if n.remote {
 		facts.remote = "pool"
 	}

@@ -25,7 +25,9 @@ const belief = simTTL + 4*time.Second + 2*simReports
 // Whatever happens to a fleet, in whatever order, what DESIGN calls invariants
 // one to four holds at every change of a route:
 //
-//   - only a node that cannot serve, or that an operator drains, withdraws;
+//   - only a node that cannot serve, or that an operator drains or overrides,
+//     withdraws, and only force does so without a lease;
+//   - what cannot serve is announced by force only, but for what was refused;
 //   - never are more than max_out PoPs out by lease, as the document has it;
 //   - whoever goes by lease leaves min_pops others that serve, or did when they
 //     were last heard of, and room for all clients;
@@ -76,6 +78,7 @@ func TestFleetUnderRandomFailures(t *testing.T) {
 	}
 	for _, what := range []string{
 		"granted", "went without the store", "drained", "frozen",
+		"override to announce", "override to depreference", "override to withdraw", "forced out", "forced up",
 		"refused shared_cause", "refused too_many_out", "refused too_few_left", "refused no_headroom",
 	} {
 		if reached[what] < int(seeds)/10 {
@@ -123,6 +126,17 @@ func (f *simFleet) unwell() string {
 // changed checks a route that has just changed.
 func (f *simFleet) changed(n *simNode, view *fleet.View) {
 	f.tell("%8.2fs %s %s: %s", f.age(), n.name, n.onWire, n.route.reason)
+	order, overridden := f.orders[n.name], n.route.rule == RuleOverride
+	forced := overridden && order.Force
+	if overridden {
+		f.tally["override to "+order.Action]++
+	}
+	if n.onWire == Announced && n.verdict == health.Unhealthy && !forced {
+		f.fail("%s announced itself while it could not serve", n.name)
+	}
+	if n.onWire == Announced && forced && n.verdict == health.Unhealthy {
+		f.tally["forced up"]++
+	}
 	if n.onWire != Withdrawn {
 		if n.route.lease.answer.permission != refused { // nobody was told where the load goes
 			f.changes = append(f.changes, f.now)
@@ -130,7 +144,16 @@ func (f *simFleet) changed(n *simNode, view *fleet.View) {
 		return
 	}
 	drained := n.route.drain.stage != DrainNone && n.route.drain.stage != DrainDeprefer
-	if n.verdict != health.Unhealthy && !drained {
+	if overridden && order.Action != fleet.ActionWithdraw {
+		f.fail("%s withdrew by an override to %s", n.name, order.Action)
+	}
+	if forced {
+		f.tally["forced out"]++
+		n.quit()
+		n.byLease = false
+		return
+	}
+	if n.verdict != health.Unhealthy && !drained && !overridden {
 		f.fail("%s withdrew while %s and drain %s", n.name, n.verdict, n.route.drain.stage)
 	}
 	if n.route.lease.answer.permission != granted {
@@ -149,7 +172,7 @@ func (f *simFleet) changed(n *simNode, view *fleet.View) {
 		n.byLease = false
 		return
 	}
-	n.byLease, n.failed = true, !drained
+	n.byLease, n.failed = true, !drained && !overridden
 	f.tally["granted"]++
 	if drained {
 		f.tally["drained"]++

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"anyedge/internal/fleet"
 	"anyedge/internal/health"
 	"anyedge/pop/guard"
 )
@@ -20,6 +21,9 @@ func (f *simFleet) pickTroubles() (troubles []func(), network bool) {
 		f.breakTogether,
 		func() { f.drainFor(any(), f.upTo(time.Minute)) },
 		f.drainTogether,
+		func() { f.override(any(), f.upTo(time.Minute)) },
+		func() { f.override(any(), f.upTo(time.Minute)) },
+		f.overrideTogether,
 	}
 	load := func() {
 		n := any()
@@ -93,6 +97,26 @@ func (f *simFleet) drainFor(n *simNode, d time.Duration) {
 	f.after(d, func() { delete(f.drains, n.name); n.step() })
 }
 
+// override is an operator who overrules a node for a while, seldom by force.
+func (f *simFleet) override(n *simNode, d time.Duration) {
+	actions := []string{fleet.ActionAnnounce, fleet.ActionDepreference, fleet.ActionWithdraw}
+	o := fleet.Override{
+		Scope: fleet.ScopeNode, Name: n.name, Action: actions[f.rng.IntN(3)], Force: f.oneIn(4),
+		By: "test", Reason: "test", At: f.now, Until: f.now.Add(d),
+	}
+	f.orders[n.name] = o
+	n.step()
+	f.after(d, n.step) // it has ended by the clock
+}
+
+// overrideTogether is an operator who overrules a region.
+func (f *simFleet) overrideTogether() {
+	d := f.upTo(time.Minute)
+	for _, n := range f.sample(f.rng.Float64() / 2) {
+		f.override(n, d)
+	}
+}
+
 // drainTogether is an operator who drains a region.
 func (f *simFleet) drainTogether() {
 	d := f.upTo(time.Minute)
@@ -141,6 +165,7 @@ func (f *simFleet) cut(d time.Duration, nodes ...*simNode) {
 func (f *simFleet) heal() {
 	f.store.gone, f.store.flaky = false, false
 	clear(f.drains)
+	clear(f.orders)
 	for _, n := range f.nodes {
 		n.cutOff, n.remote = false, false
 		if !n.alive {

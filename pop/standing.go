@@ -215,7 +215,7 @@ func (a *Agent) resume(now time.Time, s standing) {
 // with this one: there is no other place that would still know them.
 func (a *Agent) restore(ctx context.Context) {
 	o := a.member.restored
-	if _, private := a.member.store.(*fleet.Memory); !private || o.Drain == nil && len(o.Prefixes) == 0 {
+	if _, private := a.member.store.(*fleet.Memory); !private || o.None() {
 		return
 	}
 	var errs []error
@@ -224,6 +224,12 @@ func (a *Agent) restore(ctx context.Context) {
 	}
 	for _, d := range o.Prefixes {
 		errs = append(errs, a.fleet.SetDrain(ctx, d))
+	}
+	if o.Override != nil {
+		errs = append(errs, a.fleet.SetOverride(ctx, *o.Override))
+	}
+	for _, p := range o.PrefixOverrides {
+		errs = append(errs, a.fleet.SetOverride(ctx, p))
 	}
 	if err := errors.Join(errs...); err != nil {
 		a.log.Error("orders of an earlier process not restored", "error", err)

@@ -30,9 +30,11 @@ type Status struct {
 	Announcement AnnouncementStatus `json:"announcement"`
 	Guard        GuardStatus        `json:"guard"`
 	Drain        DrainStatus        `json:"drain"`
-	Worker       WorkerStatus       `json:"worker"`
-	Config       ConfigStatus       `json:"config"`
-	Fleet        FleetStatus        `json:"fleet"`
+	// Overrides are those in force for this node, that of all of it first.
+	Overrides []fleet.Override `json:"overrides,omitempty"`
+	Worker    WorkerStatus     `json:"worker"`
+	Config    ConfigStatus     `json:"config"`
+	Fleet     FleetStatus      `json:"fleet"`
 }
 
 // AnnouncementStatus is how the service prefixes are announced, and why.
@@ -65,6 +67,14 @@ type DrainStatus struct {
 
 func drainStatus(d drain, o fleet.Orders) DrainStatus {
 	return DrainStatus{d.stage, d.since, o.Drain, o.Prefixes}
+}
+
+// overridesOf lists the overrides of orders, that of all of the node first.
+func overridesOf(o fleet.Orders) []fleet.Override {
+	if o.Override == nil {
+		return o.PrefixOverrides
+	}
+	return slices.Concat([]fleet.Override{*o.Override}, o.PrefixOverrides)
 }
 
 // WorkerStatus is the worker process as the agent sees it.
@@ -135,7 +145,7 @@ func (a *Agent) Status() Status {
 	if r := st.Lease.refusal; r != nil {
 		s.Guard.Refused, s.Guard.Cause = r.Detail, string(r.Cause)
 	}
-	s.Drain = drainStatus(st.Drain, st.Orders)
+	s.Drain, s.Overrides = drainStatus(st.Drain, st.Orders), overridesOf(st.Orders)
 	w := st.Worker
 	s.Worker = WorkerStatus{PID: w.pid, Ready: w.ready(), Crashes: len(w.crashes), LastExit: w.exited}
 	if v := w.vitals; v != nil {
@@ -195,7 +205,7 @@ func (a *Agent) SetDrain(ctx context.Context, who Actor, d fleet.Drain, span tim
 	if span > 0 {
 		d.Until = d.At.Add(span)
 	}
-	e := audit.Entry{Act: audit.Drain, On: drainTarget(d), What: d.Reason, Until: d.Until}
+	e := audit.Entry{Act: audit.Drain, On: target(d.Scope, d.Name, d.Prefix), What: d.Reason, Until: d.Until}
 	return a.audited(who, e, a.fleet.SetDrain(ctx, d))
 }
 
@@ -207,7 +217,7 @@ func (a *Agent) ClearDrain(ctx context.Context, who Actor, d fleet.Drain) error 
 	} else {
 		err = a.fleet.ClearDrain(ctx, d.Scope, d.Name)
 	}
-	return a.audited(who, audit.Entry{Act: audit.Undrain, On: drainTarget(d)}, err)
+	return a.audited(who, audit.Entry{Act: audit.Undrain, On: target(d.Scope, d.Name, d.Prefix)}, err)
 }
 
 // Drains returns every drain that the fleet knows of, those of prefixes last.

@@ -40,6 +40,7 @@ func commands() []command {
 		{name: "explain", args: "[--prefix PREFIX] [--admin IP:PORT]", summary: "say why a route is or is not announced", run: runExplain},
 		{name: "drain", args: "[--admin IP:PORT]", summary: "take a node, PoP or region out of service", run: runDrain},
 		{name: "undrain", args: "[--admin IP:PORT]", summary: "put it back into service", run: runUndrain},
+		{name: "override", args: "announce|withdraw|depreference|clear|list [flags]", summary: "overrule a node, PoP, region or the fleet for a while", run: runOverride},
 		{name: "version", summary: "print the version", run: runVersion},
 		{name: "proxy", hidden: true, summary: "the worker, started by \"anyedge pop\" only", run: runWorker},
 	}

@@ -185,6 +185,9 @@ func popEndpoints(a *pop.Agent) []ops.Endpoint {
 				return map[string]any{"entries": a.Audit(n)}, err
 			}},
 		get("/v1/drain", "every drain in the fleet", func() any { return map[string]any{"drains": a.Drains()} }),
+		get("/v1/override", "every override in force in the fleet", func() any { return map[string]any{"overrides": a.Overrides()} }),
+		{Method: http.MethodPost, Path: "/v1/override", Doc: "put an override in force for a while, or clear one",
+			Handle: func(ctx context.Context, r ops.Request) (any, error) { return nil, override(ctx, a, r) }},
 		{Method: http.MethodPost, Path: "/v1/drain", Doc: "begin or end a drain of a node, a PoP or a region, or of one prefix there",
 			Handle: func(ctx context.Context, r ops.Request) (any, error) { return nil, drain(ctx, a, r) }},
 	}

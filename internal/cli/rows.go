@@ -46,6 +46,17 @@ func statusRows(now time.Time, s pop.Status, routes pop.Routes, pools pop.Pools)
 	if s.Drain.Stage != pop.DrainNone {
 		add("drain", ops.ToneWarn, "%s for %s", s.Drain.Stage, span(s.Drain.Since))
 	}
+	for _, o := range s.Overrides {
+		on := o.Scope + " " + o.Name
+		if o.Prefix.IsValid() {
+			on += " " + o.Prefix.String()
+		}
+		force := ""
+		if o.Force {
+			force = " by force"
+		}
+		add("override", ops.ToneWarn, "%s%s, %s, for %s more, by %s: %s", o.Action, force, on, o.Until.Sub(now).Round(time.Second), o.By, o.Reason)
+	}
 	w := s.Worker
 	if w.Ready {
 		add("worker", ops.ToneOK, "ready, pid %d, %d connections, %d requests", w.PID, w.Connections, w.Requests)

@@ -19,6 +19,7 @@ const (
 	prefixState        = "state/"
 	prefixDrains       = prefixState + "drains/"
 	prefixPrefixDrains = prefixState + "prefix-drains/"
+	prefixOverrides    = prefixState + "overrides/"
 	prefixHolders      = prefixState + "holders/"
 	prefixInventory    = prefixState + "inventory/"
 	keyLeases          = prefixState + "leases"

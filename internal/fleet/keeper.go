@@ -277,12 +277,13 @@ func (k *keeper) rejected() []string {
 const (
 	kindReport    = "report"
 	kindDrain     = "drain"
+	kindOverride  = "override"
 	kindLeases    = "leases"
 	kindInventory = "inventory"
 	kindRing      = "ring"
 )
 
-var kinds = []string{kindReport, kindDrain, kindLeases, kindInventory, kindRing}
+var kinds = []string{kindReport, kindDrain, kindOverride, kindLeases, kindInventory, kindRing}
 
 // decode makes a value of e. If it is not valid, the last good one stays.
 func (k *keeper) decode(e Entry, before kept, now time.Time) kept {
@@ -326,6 +327,10 @@ func (f *Fleet) decode(e Entry) (kind string, value any, err error) {
 		value, err = decodePrefixDrain(e.Key, e.Value)
 		return kindDrain, value, err
 	}
+	if strings.HasPrefix(e.Key, prefixOverrides) {
+		value, err = decodeOverride(e.Key, e.Value)
+		return kindOverride, value, err
+	}
 	if pool, ok := strings.CutPrefix(e.Key, prefixInventory); ok {
 		if err := checkName("pool", pool); err != nil {
 			return kindInventory, nil, err
@@ -361,6 +366,7 @@ func reportsPart(v *View, list []kept) {
 
 // statePart fills in what comes from prefixState.
 func statePart(v *View, list []kept) {
+	v.Overrides = nil
 	v.Drains, v.PrefixDrains, v.Leases, v.Ring, v.RingIndex = nil, nil, Leases{}, nil, 0
 	v.Inventory = make(map[string][]Backend)
 	holders := make(map[string]Entry)
@@ -373,6 +379,8 @@ func statePart(v *View, list []kept) {
 			} else {
 				v.Drains = append(v.Drains, good)
 			}
+		case Override:
+			v.Overrides = append(v.Overrides, good)
 		case []Backend:
 			v.Inventory[strings.TrimPrefix(item.entry.Key, prefixInventory)] = good
 		case Leases:
@@ -396,4 +404,5 @@ func statePart(v *View, list []kept) {
 	}
 	slices.SortFunc(v.Drains, compareDrains)
 	slices.SortFunc(v.PrefixDrains, comparePrefixDrains)
+	slices.SortFunc(v.Overrides, compareOverrides)
 }

@@ -17,6 +17,23 @@ type Orders struct {
 	Drain *Drain `json:"drain,omitempty"`
 	// Prefixes are the drains of single prefixes, one for each, by prefix.
 	Prefixes []Drain `json:"prefixes,omitempty"`
+	// Override is on all of the node; nil if there is none.
+	Override *Override `json:"override,omitempty"`
+	// PrefixOverrides are those on single prefixes, one for each, by prefix.
+	PrefixOverrides []Override `json:"prefix_overrides,omitempty"`
+}
+
+// Leaving reports whether the node is asked not to be in normal service.
+func (o Orders) Leaving() bool {
+	if o.Override != nil {
+		return o.Override.Action != ActionAnnounce
+	}
+	return o.Drain != nil
+}
+
+// None reports whether nobody asks for anything.
+func (o Orders) None() bool {
+	return o.Drain == nil && o.Override == nil && len(o.Prefixes)+len(o.PrefixOverrides) == 0
 }
 
 // scope is one of the names under which orders reach a node.
@@ -32,7 +49,7 @@ func scopesOf(node, pop, region string) []scope {
 // region. Of several of one kind the narrowest counts.
 func (v *View) Orders(node, pop, region string, now time.Time) Orders {
 	var o Orders
-	if d, ok := v.Drained(node, pop, region, now); ok {
+	if d, ok := v.drain(node, pop, region, now); ok {
 		o.Drain = &d
 	}
 	for _, at := range scopesOf(node, pop, region) {
@@ -44,6 +61,7 @@ func (v *View) Orders(node, pop, region string, now time.Time) Orders {
 		}
 	}
 	slices.SortFunc(o.Prefixes, func(a, b Drain) int { return comparePrefixes(a.Prefix, b.Prefix) })
+	o.Override, o.PrefixOverrides = v.override(scopesOf(node, pop, region), now)
 	return o
 }
 
@@ -52,13 +70,24 @@ func (o Orders) At(now time.Time) Orders {
 	if o.Drain != nil && !o.Drain.Active(now) {
 		o.Drain = nil
 	}
+	if o.Override != nil && !o.Override.Active(now) {
+		o.Override = nil
+	}
 	o.Prefixes = slices.DeleteFunc(slices.Clone(o.Prefixes), func(d Drain) bool { return !d.Active(now) })
+	o.PrefixOverrides = slices.DeleteFunc(slices.Clone(o.PrefixOverrides), func(p Override) bool { return !p.Active(now) })
 	return o
 }
 
 // Or returns o, filled in where it says nothing with what other says.
 func (o Orders) Or(other Orders) Orders {
-	o.Drain = cmp.Or(o.Drain, other.Drain)
+	o.Drain, o.Override = cmp.Or(o.Drain, other.Drain), cmp.Or(o.Override, other.Override)
+	o.PrefixOverrides = slices.Clone(o.PrefixOverrides)
+	for _, p := range other.PrefixOverrides {
+		if !slices.ContainsFunc(o.PrefixOverrides, func(q Override) bool { return q.Prefix == p.Prefix }) {
+			o.PrefixOverrides = append(o.PrefixOverrides, p)
+		}
+	}
+	slices.SortFunc(o.PrefixOverrides, func(a, b Override) int { return comparePrefixes(a.Prefix, b.Prefix) })
 	o.Prefixes = slices.Clone(o.Prefixes)
 	for _, d := range other.Prefixes {
 		if !slices.ContainsFunc(o.Prefixes, func(p Drain) bool { return p.Prefix == d.Prefix }) {
@@ -79,6 +108,16 @@ func (o Orders) Validate() error {
 	for i, d := range o.Prefixes {
 		if err := d.Validate(); err != nil {
 			return fmt.Errorf("prefixes[%d]: %w", i, err)
+		}
+	}
+	if o.Override != nil {
+		if err := o.Override.Validate(); err != nil {
+			return fmt.Errorf("override: %w", err)
+		}
+	}
+	for i, p := range o.PrefixOverrides {
+		if err := p.Validate(); err != nil {
+			return fmt.Errorf("prefix_overrides[%d]: %w", i, err)
 		}
 	}
 	return nil

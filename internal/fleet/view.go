@@ -25,8 +25,10 @@ type View struct {
 	Drains  []Drain // by Scope, then Name; those that have run out included
 	// PrefixDrains are the drains of single prefixes, by Scope, Name and Prefix.
 	PrefixDrains []Drain
-	Leases       Leases // only those that are alive
-	Inventory    map[string][]Backend
+	// Overrides are by Scope, Name and Prefix; those that have run out included.
+	Overrides []Override
+	Leases    Leases // only those that are alive
+	Inventory map[string][]Backend
 
 	// Ring is the ring of ticket keys in clear; nil if there is none. It is a
 	// secret: it goes into no log and no answer.
@@ -105,9 +107,18 @@ func (o outage) bridge(since time.Time, ttl time.Duration) time.Time {
 	return since
 }
 
-// Drained returns the drain that is active at now for a node of this name, PoP
-// and region, the narrowest if there are several.
+// Drained returns the drain that takes a node of this name, PoP and region out of
+// service at now, the narrowest if there are several. There is none while an
+// override has the node announced, or de-preferred, all the same.
 func (v *View) Drained(node, pop, region string, now time.Time) (Drain, bool) {
+	if o, _ := v.override(scopesOf(node, pop, region), now); o != nil && o.Action != ActionWithdraw {
+		return Drain{}, false
+	}
+	return v.drain(node, pop, region, now)
+}
+
+// drain is Drained, whatever overrides say.
+func (v *View) drain(node, pop, region string, now time.Time) (Drain, bool) {
 	for _, at := range [...]Drain{{Scope: ScopeNode, Name: node}, {Scope: ScopePop, Name: pop}, {Scope: ScopeRegion, Name: region}} {
 		i, ok := slices.BinarySearchFunc(v.Drains, at, compareDrains)
 		if ok && v.Drains[i].Active(now) {
