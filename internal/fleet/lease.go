@@ -58,16 +58,12 @@ func (f *Fleet) AcquireLease(ctx context.Context, s Session, l Lease, decide fun
 	}
 	l.Session = s
 	proof, err := encode(holderProof{l.Node, l.Pop, s})
-	if err != nil {
-		return wrapLease(err)
+	if err == nil {
+		err = f.bind(ctx, prefixHolders+l.Node, proof, s)
 	}
-	// The holder key has to be there before the document is written, but not
-	// before it is read: every question to the store delays a withdrawal.
-	a := acquisition{fleet: f, lease: l, decide: decide, holder: make(chan error, 1)}
-	go func() { a.holder <- f.bind(ctx, prefixHolders+l.Node, proof, s) }()
-	err = f.retry(ctx, func() (bool, error) { return a.try(ctx) })
-	if e := a.bound(); e != nil {
-		err, a.refused = e, nil
+	a := acquisition{fleet: f, lease: l, decide: decide, answered: err == nil}
+	if err == nil {
+		err = f.retry(ctx, func() (bool, error) { return a.try(ctx) })
 	}
 	switch {
 	case err == nil && a.refused == nil:
@@ -116,19 +112,8 @@ type acquisition struct {
 	fleet    *Fleet
 	lease    Lease
 	decide   func(*View, Leases) Ruling
-	holder   chan error // gets the outcome of binding the holder key, until bound has taken it
-	unbound  error      // that outcome
-	answered bool       // the store has bound the holder key
-	refused  error      // by the last decision
-}
-
-// bound waits until the holder key is bound, or not.
-func (a *acquisition) bound() error {
-	if a.holder != nil {
-		a.unbound = <-a.holder
-		a.holder, a.answered = nil, a.unbound == nil
-	}
-	return a.unbound
+	answered bool  // the store has answered a question of this call
+	refused  error // by the last decision
 }
 
 // try is one round of reading, deciding and writing. After a round whose
@@ -160,9 +145,6 @@ func (a *acquisition) try(ctx context.Context) (done bool, err error) {
 	}
 	value, err := encode(next)
 	if err != nil {
-		return true, err
-	}
-	if err := a.bound(); err != nil {
 		return true, err
 	}
 	if was, err := encode(document); err != nil || !bytes.Equal(was, value) {
