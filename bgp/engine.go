@@ -117,10 +117,11 @@ func (e *engine) Observe(op server.FSMOperation, _, _ time.Duration) {
 }
 
 // stop closes the listener and every session and joins GoBGP's loop. GoBGP
-// frees a deleted peer later, and waits for that here only if there is a peer
-// left, so the last sessions should not be deleted before.
+// frees a deleted peer later, and StopBgp waits for that only if there is a peer
+// left. Hence there always is: one that nobody will ever connect to.
 func (e *engine) stop() {
 	e.disconnect()
+	e.addPeer(enginePeer{address: netip.IPv4Unspecified().Next(), asn: 1, holdTime: minHoldTime})
 	e.server.StopBgp(context.Background(), &api.StopBgpRequest{}) // its error is always nil
 	e.leaveWorld(e.endLoop)
 }

@@ -127,7 +127,7 @@ func (s *site) awaitPath(l *link, a bgp.Announcement) error {
 		slices.Sort(want.community)
 		slices.Sort(p.community)
 		if p.nextHop != want.nextHop || !slices.Equal(p.asPath, want.asPath) || p.med != want.med || !slices.Equal(p.community, want.community) {
-			return fmt.Errorf("the peer has %+v, want %+v", p, want)
+			return fmt.Errorf("the peer has %v; want %v", p, want)
 		}
 		return nil
 	})
@@ -141,7 +141,7 @@ func (s *site) path(prefix netip.Prefix, l *link) (path, error) {
 	}
 	i := slices.IndexFunc(paths, func(p path) bool { return p.from == l.ours })
 	if i < 0 {
-		return path{}, fmt.Errorf("no path from %v among %+v", l.ours, paths)
+		return path{}, fmt.Errorf("no path from %v among %v", l.ours, paths)
 	}
 	return paths[i], nil
 }
@@ -151,7 +151,7 @@ func (s *site) awaitNoPath(prefix netip.Prefix) error {
 	return await(fmt.Sprintf("%v withdrawn", prefix), func() error {
 		paths, err := s.paths(prefix)
 		if err == nil && len(paths) > 0 {
-			err = fmt.Errorf("the peer has %+v", paths)
+			err = fmt.Errorf("the peer has %v", paths)
 		}
 		return err
 	})
@@ -303,7 +303,7 @@ func (s *site) checkGraceful() error {
 	}
 	p, err := s.path(prefixGraceful, better)
 	if err == nil && p.localPref != 0 {
-		err = fmt.Errorf("the marked path is %+v, want local preference 0", p)
+		err = fmt.Errorf("the marked path is %v; want local preference 0", p)
 	}
 	if err != nil {
 		return err
@@ -322,7 +322,7 @@ func (s *site) awaitBest(best, other *link) error {
 		}
 		o, err := s.path(prefixGraceful, other)
 		if err == nil && (!b.best || o.best) {
-			err = fmt.Errorf("%+v and %+v", b, o)
+			err = fmt.Errorf("%v; %v", b, o)
 		}
 		return err
 	})

@@ -67,6 +67,11 @@ type path struct {
 	community []string // "64500:1", of the kinds RFC 1997 and RFC 8092
 }
 
+func (p path) String() string {
+	return fmt.Sprintf("from %v: next hop %v, AS path %v, MED %d, local preference %d, communities %v, best %t",
+		p.from, p.nextHop, p.asPath, p.med, p.localPref, p.community, p.best)
+}
+
 // peer is another implementation of BGP.
 type peer interface {
 	// start writes its config and starts it in its namespace.
