@@ -83,8 +83,8 @@ bench-failover: deps $(BIN) $(CONSUL) ## every failure RUNS times (default 20) b
 	$(GO) run ./test/lab/failover --runs $(RUNS) --out $(CACHE)/bench-failover.md
 
 .PHONY: bench-vrrp
-bench-vrrp: deps $(BIN) $(CONSUL) ## takeover times of two nodes under VRRP, and beside keepalived: median and worst of 20 (needs root)
-	ANYEDGE_LAB=1 $(GO) test -count 1 -timeout 60m -v -run TestTakeover ./test/lab/vrrp -runs 20
+bench-vrrp: deps $(BIN) $(CONSUL) ## takeover times of two nodes under VRRP, and beside keepalived: median and worst of RUNS (needs root)
+	ANYEDGE_LAB=1 $(GO) test -count 1 -timeout 60m -v -run TestTakeover ./test/lab/vrrp -runs $(RUNS)
 
 .PHONY: soak
 soak: ## a worker under the race detector and random faults for SOAK (default 10m): no wrong byte, no leak
