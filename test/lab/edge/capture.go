@@ -14,8 +14,8 @@ import (
 
 // Capture is a tcpdump at one end of a cable.
 type Capture struct {
-	// File is the pcap file in the run folder, complete to the last packet at
-	// any time.
+	// File is the pcap file in the run folder. It never ends within a packet; the
+	// last ones are there as soon as tcpdump has got to run.
 	File string
 
 	lab   *Lab

@@ -192,16 +192,24 @@ func captureHasWhatPassed(t *testing.T, l *Lab) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() {
+		if err := c.Stop(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}()
 	if _, err := l.Fetch(t.Context(), "paris", false); err != nil {
 		t.Error(err)
 	}
-	if err := c.Stop(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	pcap, err := os.ReadFile(c.File)
+	// tcpdump writes when it gets to run.
 	service := l.Plan.ServiceAddress(false).As4()
-	if err != nil || bytes.Count(pcap, service[:]) < 5 { // a handshake has more packets
-		t.Errorf("%d bytes were captured, %v", len(pcap), err)
+	if err := l.Eventually(t.Context(), "the capture has a connection", limit, func(context.Context) error {
+		pcap, err := os.ReadFile(c.File)
+		if n := bytes.Count(pcap, service[:]); err == nil && n < 5 { // a handshake has more packets
+			err = fmt.Errorf("%d packets in %d bytes", n, len(pcap))
+		}
+		return err
+	}); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -42,7 +42,7 @@ type Drill struct {
 }
 
 // lead is how long the client sends before the event.
-const lead = 500 * time.Millisecond
+const lead = 300 * time.Millisecond
 
 // look is the pause between two looks at what was seen so far.
 const look = 20 * time.Millisecond

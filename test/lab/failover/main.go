@@ -9,7 +9,7 @@
 //	go run ./test/lab/failover --runs 3 --only drain,hang
 //
 // A lab of each kind of router is up at the same time. One is measured while the
-// other recovers from what was done to it, so no two measurements overlap.
+// other recovers from what was done to it, so that measurements do not overlap.
 package main
 
 import (
@@ -231,11 +231,17 @@ func lab(d topology.Daemon) topology.Topology {
 	return t
 }
 
+func (b *bench) measure(ctx context.Context, l *edge.Lab, e event) (edge.Failover, error) {
+	if !e.passive {
+		b.turn.Lock()
+		defer b.turn.Unlock()
+	}
+	return l.Measure(ctx, e.drill(l))
+}
+
 // play measures one event and waits until the lab has recovered.
 func (b *bench) play(ctx context.Context, l *edge.Lab, d topology.Daemon, e event) error {
-	b.turn.Lock()
-	f, err := l.Measure(ctx, e.drill(l))
-	b.turn.Unlock()
+	f, err := b.measure(ctx, l, e)
 	if e.undo != nil {
 		err = errors.Join(err, e.undo(ctx, l))
 	}
