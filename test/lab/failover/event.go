@@ -109,7 +109,7 @@ var events = []event{
 	},
 	{
 		name: "consul-continues", title: "and continued",
-		play:  func(_ context.Context, l *edge.Lab) (time.Time, error) { return l.ContinueConsul() },
+		play:    func(_ context.Context, l *edge.Lab) (time.Time, error) { return l.ContinueConsul() },
 		passive: true,
 		until:   func(f edge.Failover) bool { return time.Since(f.At) >= time.Second }, holds: untouched,
 	},
