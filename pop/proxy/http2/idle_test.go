@@ -102,7 +102,9 @@ func idleConns(t *testing.T, n int, secure bool) []net.Conn {
 
 func closeAll(clients []net.Conn) {
 	for _, nc := range clients {
-		nc.Close()
+		if nc != nil {
+			nc.Close()
+		}
 	}
 }
 
