@@ -1,13 +1,12 @@
 package steer
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
 	"net/netip"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 )
 
@@ -22,14 +21,25 @@ type builder struct {
 	located []int32
 	// tries are those built so far, by what they depend on: names with the same
 	// usable candidates share them.
-	tries map[string]*[families]trie
+	tries map[string]*tries
+	// verdicts are those decided so far, by all they depend on.
+	verdicts map[string]*verdict
+	// listed says for each PoP which name listed it last, to find doubles.
+	listed []int
+	// Scratch, which is large for a million networks: of verdict, locate, newTrie.
+	key   []byte
+	lists [3][]network
+	nodes [][2]int32
+	input *Input
+	trace func(stage) // of each filter, if not nil
 }
 
 // site is a PoP as Build prepared it.
 type site struct {
 	Pop
-	place place
-	addrs [families][]netip.Addr
+	place  place
+	addrs  [families][]netip.Addr
+	choice [families]*choice // it alone
 }
 
 // candidate is an answer of a name.
@@ -40,13 +50,18 @@ type candidate struct {
 }
 
 // Build returns the table of an input, or every error in it.
-func Build(in Input) (*Table, error) {
-	b := builder{sites: make(map[string]int), tries: make(map[string]*[families]trie)}
+func Build(in Input) (*Table, error) { return assemble(in, nil) }
+
+// assemble is Build; trace, if not nil, is told what each filter does.
+func assemble(in Input, trace func(stage)) (*Table, error) {
+	b := builder{sites: make(map[string]int), tries: make(map[string]*tries), verdicts: make(map[string]*verdict), input: &in, trace: trace}
 	errs := append(b.addPops(in.Pops), b.addClients(in.Clients)...)
-	t := &Table{names: make(map[string]*name), pops: slices.Clone(in.Pops)}
+	errs = append(errs, in.checkSources()...)
+	b.listed = make([]int, len(b.pops))
+	t := &Table{names: make(map[string]*name), pops: slices.Clone(in.Pops), input: in}
 	for i, n := range in.Names {
 		key := Canonical(n.Name)
-		candidates, err := b.candidates(n)
+		candidates, err := b.candidates(i, n)
 		switch {
 		case err != nil:
 		case key == "":
@@ -62,8 +77,9 @@ func Build(in Input) (*Table, error) {
 		if len(errs) > 0 {
 			continue // no table will come of it
 		}
+		candidates = b.override(key, candidates)
 		for f := range families {
-			t.names[key].families[f] = b.decide(n.Policy, candidates, f)
+			t.names[key].families[f] = b.verdict(n.Policy, candidates, f)
 		}
 	}
 	if len(errs) > 0 {
@@ -96,6 +112,9 @@ func (b *builder) addPops(pops []Pop) (errs []error) {
 			default:
 				s.addrs[IPv6] = append(s.addrs[IPv6], a)
 			}
+		}
+		for f := range families {
+			s.choice[f] = joined([]candidate{{pop: &s}}, f)
 		}
 		b.sites[p.Name] = i
 		b.pops = append(b.pops, s)
@@ -141,9 +160,9 @@ func checkPlace(lat, lon float64) error {
 	return nil
 }
 
-// candidates resolves the answers of a name.
-func (b *builder) candidates(n Name) ([]candidate, error) {
-	if n.Policy > Failover {
+// candidates resolves the answers of name i.
+func (b *builder) candidates(i int, n Name) ([]candidate, error) {
+	if int(n.Policy) >= len(policies) {
 		return nil, fmt.Errorf("%s: %v is not a policy", n.Name, n.Policy)
 	}
 	if n.TTL < 0 || n.TTL > 24*time.Hour || n.TTL%time.Second != 0 {
@@ -160,36 +179,62 @@ func (b *builder) candidates(n Name) ([]candidate, error) {
 			return nil, fmt.Errorf("%s: there is no pop %q", n.Name, a.Pop)
 		case a.Weight < 0:
 			return nil, fmt.Errorf("%s: pop %q has a negative weight", n.Name, a.Pop)
-		case slices.ContainsFunc(candidates, func(c candidate) bool { return c.index == at }):
+		case b.listed[at] == i+1:
 			return nil, fmt.Errorf("%s: pop %q is listed twice", n.Name, a.Pop)
 		}
+		b.listed[at] = i + 1
 		candidates = append(candidates, candidate{&b.pops[at], at, a.Weight})
 	}
 	return candidates, nil
 }
 
+// verdict returns what a name with these candidates does for a family. Names with
+// the same candidates share it.
+func (b *builder) verdict(policy Policy, candidates []candidate, f Family) *verdict {
+	b.key = append(b.key[:0], byte(policy), byte(f))
+	for _, c := range candidates {
+		b.key = binary.AppendUvarint(binary.AppendUvarint(b.key, uint64(c.index)), uint64(c.weight))
+	}
+	v := b.verdicts[string(b.key)]
+	if v == nil {
+		decided := b.decide(policy, candidates, f)
+		v = &decided
+		b.verdicts[string(b.key)] = v
+	}
+	return v
+}
+
 // decide works out what a name with these candidates does for a family.
 func (b *builder) decide(policy Policy, candidates []candidate, f Family) verdict {
 	usable := usable(candidates)
+	b.record(f, "health", candidates, usable, func(c candidate) string { return c.pop.condition() })
 	if len(usable) == 0 {
 		all := withAddress(candidates, f)
 		return verdict{always: joined(all, f), reason: NoneUsable}
 	}
-	usable = withAddress(usable, f)
+	having := withAddress(usable, f)
+	b.record(f, "family", usable, having, func(candidate) string { return "no address of this family" })
+	usable = having
 	if len(usable) == 0 {
 		return verdict{always: &choice{}, reason: NoAddress}
 	}
 	v := verdict{lot: newLot(usable)}
 	for i := range usable {
-		v.choices = append(v.choices, *joined(usable[i:i+1], f))
+		v.choices = append(v.choices, usable[i].pop.choice[f])
 	}
 	switch policy {
 	case Failover:
-		v.always, v.reason = &v.choices[0], ByOrder
+		v.always, v.reason = v.choices[0], ByOrder
 	case Weighted:
 		v.reason = ByWeight
+	case Sticky:
+		v.reason = BySubnet
 	case Nearest:
-		v.tries, v.reason = b.measure(usable, v.lot), ByDistance
+		v.tries, v.reason = b.locate(policy, usable, v.lot), ByDistance
+	case Latency:
+		v.tries, v.reason = b.locate(policy, usable, v.lot), ByLatency
+	case Capacity:
+		v.tries, v.reason = b.locate(policy, usable, v.lot), ByPlan
 	}
 	return v
 }
@@ -232,39 +277,4 @@ func joined(candidates []candidate, f Family) *choice {
 		}
 	}
 	return &c
-}
-
-// measure returns the tries that decide among candidates by distance.
-func (b *builder) measure(candidates []candidate, l lot) *[families]trie {
-	outside := int32(len(candidates))
-	if len(l) == 1 {
-		outside = l[0].candidate // a lot with one winner is that winner's decision
-	}
-	var key strings.Builder
-	key.WriteString(strconv.Itoa(int(outside)))
-	for _, c := range candidates {
-		key.WriteByte(' ')
-		key.WriteString(strconv.Itoa(c.index))
-	}
-	if known := b.tries[key.String()]; known != nil {
-		return known
-	}
-	decisions := make([]int32, len(b.places))
-	for i, p := range b.places {
-		decisions[i] = nearest(p, candidates)
-	}
-	networks := make([]network, len(b.clients))
-	firstV6 := len(b.clients)
-	for i, c := range b.clients {
-		networks[i] = network{c.Prefix, decisions[b.located[i]]}
-		if c.Prefix.Addr().Is6() && i < firstV6 {
-			firstV6 = i
-		}
-	}
-	tries := &[families]trie{
-		IPv4: newTrie(networks[:firstV6], outside),
-		IPv6: newTrie(networks[firstV6:], outside),
-	}
-	b.tries[key.String()] = tries
-	return tries
 }

@@ -1,8 +1,10 @@
 package steer
 
 import (
+	"encoding/binary"
 	"hash/fnv"
 	"math"
+	"net/netip"
 )
 
 // A lot draws one of several candidates in proportion to their weights.
@@ -25,9 +27,7 @@ type runner struct {
 func newLot(candidates []candidate) lot {
 	var l, weightless lot
 	for i, c := range candidates {
-		h := fnv.New64a()
-		h.Write([]byte(c.pop.Name))
-		r := runner{int32(i), h.Sum64(), float64(c.weight)}
+		r := newRunner(i, c, float64(c.weight))
 		if c.weight > 0 {
 			l = append(l, r)
 		} else {
@@ -39,6 +39,24 @@ func newLot(candidates []candidate) lot {
 		return weightless
 	}
 	return l
+}
+
+func newRunner(index int, c candidate, weight float64) runner {
+	h := fnv.New64a()
+	h.Write([]byte(c.pop.Name))
+	return runner{int32(index), h.Sum64(), weight}
+}
+
+// subnetOf returns the length of the subnet that sticky answers are for, and the
+// random value that stands for the one around an address.
+func subnetOf(a netip.Addr) (length int, random uint64) {
+	length = 48
+	if a.Is4() {
+		length = 24
+	}
+	p, _ := a.Prefix(length)
+	b := p.Addr().As16()
+	return length, mix(binary.BigEndian.Uint64(b[:8]) ^ mix(binary.BigEndian.Uint64(b[8:])))
 }
 
 // draw returns the winner's index among the candidates.

@@ -9,7 +9,25 @@
 //   - nearest takes the PoP at the least great circle distance from the
 //     client's network;
 //   - weighted takes one by lot, in proportion to the weights;
-//   - failover takes the first.
+//   - failover takes the first;
+//   - sticky takes one by weighted rendezvous hashing of the client's subnet;
+//   - latency takes the one with the least measured round-trip time;
+//   - capacity takes what a plan has assigned to the client's network, see
+//     package gslb/steer/assign.
+//
+// Each of the last three knows some networks only. A client is decided by the
+// longest network around it that any source knows; of several with one prefix a
+// plan goes before a measurement, and that before a place on the map. So capacity
+// falls back to latency, latency to nearest, and nearest to a lot.
+//
+// Before the policy come filters, in this order: overrides of the operator, health
+// and drain, address family. Table.Explain says what each did.
+//
+// # Subnets
+//
+// Sticky answers, and those of a network that a plan divides among PoPs, differ by
+// subnet: /24 and /48. The hash depends on the subnet and the PoP's name alone, so
+// all nodes agree, and a change of shares moves no subnet whose PoP does not lose.
 //
 // # Usable
 //
@@ -38,7 +56,7 @@
 // prefix around the client in which every address gets the same decision. It is
 // exact, not the length of the network that matched: neighboring networks with
 // one decision count as one, and a hole inside them keeps them apart. A lot is
-// one decision, whoever wins it.
+// one decision, whoever wins it; where subnets differ, each is one.
 //
 // # Concurrency
 //
@@ -48,6 +66,7 @@ package steer
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -83,29 +102,28 @@ const (
 	Nearest Policy = iota
 	Weighted
 	Failover
+	Sticky
+	Latency
+	Capacity
 )
+
+// policies are the names of the policies.
+var policies = [...]string{"nearest", "weighted", "failover", "sticky", "latency", "capacity"}
 
 // String returns the policy as the config spells it.
 func (p Policy) String() string {
-	switch p {
-	case Nearest:
-		return "nearest"
-	case Weighted:
-		return "weighted"
-	case Failover:
-		return "failover"
+	if int(p) < len(policies) {
+		return policies[p]
 	}
 	return fmt.Sprintf("Policy(%d)", uint8(p))
 }
 
 // ParsePolicy is the inverse of Policy.String.
 func ParsePolicy(text string) (Policy, error) {
-	for _, p := range []Policy{Nearest, Weighted, Failover} {
-		if p.String() == text {
-			return p, nil
-		}
+	if i := slices.Index(policies[:], text); i >= 0 {
+		return Policy(i), nil
 	}
-	return 0, fmt.Errorf("policy %q is not nearest, weighted or failover", text)
+	return 0, fmt.Errorf("policy %q is not one of %s", text, strings.Join(policies[:], ", "))
 }
 
 // Family is the address family of an answer.
@@ -128,6 +146,54 @@ type Input struct {
 	Clients []Client
 	// Names are the steered names.
 	Names []Name
+	// Measured are the networks with measured round-trip times, sorted and unique
+	// by prefix. Rows are the times they refer to.
+	Measured []Measured
+	Rows     [][]int32
+	// Assigned are the networks that a plan gives PoPs, sorted and unique by
+	// prefix.
+	Assigned []Assigned
+	// Overrides are the operator's word on names; those that have expired at Now do
+	// nothing.
+	Overrides []Override
+	Now       time.Time
+}
+
+// Measured is a network whose round-trip times are known.
+type Measured struct {
+	Prefix netip.Prefix
+	// Row is an index of Input.Rows. A row has an entry for each of Input.Pops, in
+	// µs, below 0 for a PoP that nothing is known of.
+	Row int32
+}
+
+// Assigned is a network and the PoPs that a plan gives it.
+type Assigned struct {
+	Prefix netip.Prefix
+	// Shares are of distinct PoPs; networks may have one slice. Those of PoPs that
+	// a name cannot use are passed over.
+	Shares []Share
+}
+
+// Share is a PoP's part of a network.
+type Share struct {
+	Pop   int     // index of Input.Pops
+	Share float64 // above 0, relative to the others
+}
+
+// Override is an operator's word on some answers of some names. It goes before
+// health: of what it leaves, unhealthy PoPs are used if there is nothing else.
+type Override struct {
+	// Names and Pops are patterns in the syntax of path.Match, of canonical names
+	// and of PoPs. In names, "*" matches dots too.
+	Names, Pops string
+	// Only keeps the matching PoPs and drops all others; else the matching ones are
+	// dropped. An override that would leave none does nothing.
+	Only bool
+	// Until is when it expires; never if zero.
+	Until time.Time
+	// Why is told by Explain.
+	Why string
 }
 
 // Pop is a point of presence.
@@ -140,6 +206,8 @@ type Pop struct {
 	State     State
 	// Drained takes the PoP out of answers whatever its State.
 	Drained bool
+	// Note says where State is from, such as "report 12s old"; Explain tells it.
+	Note string
 }
 
 // Client is a network and its place.
@@ -207,9 +275,11 @@ type Reply struct {
 // Reason says what made a decision.
 type Reason uint8
 
-// The reasons. NoPlace is a lot under the Nearest policy, for clients in no
-// network; where such a lot can have one winner only, and it is the nearest PoP
+// The reasons. NoPlace is a lot for clients in no network, under a policy that
+// needs one; where such a lot can have one winner only, and it is the nearest PoP
 // of the networks around, the two are one decision and ByDistance is given.
+// ByLatency and ByPlan name the policy: for networks that it does not know they
+// stand for what it falls back to; Explain says which.
 const (
 	ByDistance Reason = iota
 	ByWeight
@@ -217,6 +287,9 @@ const (
 	NoPlace
 	NoneUsable
 	NoAddress
+	BySubnet
+	ByLatency
+	ByPlan
 )
 
 // String returns the reason as a short snake_case word.
@@ -234,6 +307,12 @@ func (r Reason) String() string {
 		return "none_usable"
 	case NoAddress:
 		return "no_address"
+	case BySubnet:
+		return "sticky"
+	case ByLatency:
+		return "latency"
+	case ByPlan:
+		return "capacity"
 	}
 	return fmt.Sprintf("Reason(%d)", uint8(r))
 }

@@ -291,7 +291,7 @@ func TestBuildRefuses(t *testing.T) {
 		{func(in *Input) { in.Clients[1].Lat = math.Inf(1) }, "203.0.113.0/24: +Inf"},
 		{func(in *Input) { in.Names[1].Name = "Near.example." }, "names[1]: Near.example.: listed twice"},
 		{func(in *Input) { in.Names[1].Name = "." }, "names[1]: no name"},
-		{func(in *Input) { in.Names[1].Policy = 3 }, "Policy(3) is not a policy"},
+		{func(in *Input) { in.Names[1].Policy = 6 }, "Policy(6) is not a policy"},
 		{func(in *Input) { in.Names[1].TTL = time.Millisecond }, "TTL 1ms"},
 		{func(in *Input) { in.Names[1].TTL = -time.Second }, "TTL -1s"},
 		{func(in *Input) { in.Names[1].Answers = nil }, "no answers"},

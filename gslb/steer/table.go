@@ -11,27 +11,34 @@ import (
 type Table struct {
 	names map[string]*name
 	pops  []Pop
+	input Input // for Explain
 }
 
 // name is a steered name, decided as far as it can be ahead of queries.
 type name struct {
 	ttl      time.Duration
-	families [families]verdict
+	families [families]*verdict
 }
 
-// verdict is what a name does for one family. One of the three forms applies:
-// always, if it is not nil; else a lot for everyone, if tries is nil; else the
-// tries' decision.
+// verdict is what a name does for one family. One of these forms applies: always,
+// if it is not nil; else the tries' decision, if they are not nil; else the lot,
+// drawn for the subnet if the reason is BySubnet.
 type verdict struct {
 	// always is the reply to every query.
 	always *choice
 	reason Reason
 	// choices are the single candidates, by index; a lot draws one of them.
-	choices []choice
+	choices []*choice
 	lot     lot
-	// tries decide by the client's address, by its family. A decision is an
-	// index of choices, or len(choices) for the lot.
-	tries *[families]trie
+	tries   *tries
+}
+
+// tries decide by the client's address.
+type tries struct {
+	// of are by the family of the client. A decision is an index of the choices, or
+	// their number for the lot, or above that for one of the splits.
+	of     [families]trie
+	splits []lot // drawn for the subnet
 }
 
 // choice is the part of a reply that belongs to its PoPs.
@@ -72,30 +79,45 @@ func (t *Table) Answer(q Query) (Reply, bool) {
 	if n == nil || q.Family >= families {
 		return Reply{}, false
 	}
-	v := &n.families[q.Family]
+	v := n.families[q.Family]
 	reply := Reply{TTL: n.ttl, Reason: v.reason}
 	switch {
 	case v.always != nil:
 		reply.Pops, reply.Addrs = v.always.pops, v.always.addrs
 		return reply, true
-	case v.tries == nil:
-		c := &v.choices[v.lot.draw(q.Random)]
+	case v.tries == nil && v.reason != BySubnet:
+		c := v.choices[v.lot.draw(q.Random)]
 		reply.Pops, reply.Addrs = c.pops, c.addrs
 		return reply, true
 	}
-	decision := int32(len(v.choices))
+	decision, splits := int32(len(v.choices)), []lot(nil)
 	if q.Client.IsValid() && q.Client.Bits() > 0 {
 		addr := q.Client.Masked().Addr()
-		family := IPv6
-		if addr.Is4() {
-			family = IPv4
+		switch {
+		case v.tries != nil:
+			family := IPv6
+			if addr.Is4() {
+				family = IPv4
+			}
+			decision, reply.Scope = v.tries.of[family].lookup(addr)
+			splits = v.tries.splits
+		case len(v.lot) == 1:
+			decision = v.lot[0].candidate
+		default:
+			var random uint64
+			reply.Scope, random = subnetOf(addr)
+			decision = v.lot.draw(random)
 		}
-		decision, reply.Scope = v.tries[family].lookup(addr)
+		if split := int(decision) - len(v.choices) - 1; split >= 0 {
+			length, random := subnetOf(addr)
+			reply.Scope = max(reply.Scope, length)
+			decision = splits[split].draw(random)
+		}
 	}
 	if int(decision) == len(v.choices) {
 		decision, reply.Reason = v.lot.draw(q.Random), NoPlace
 	}
-	c := &v.choices[decision]
+	c := v.choices[decision]
 	reply.Pops, reply.Addrs = c.pops, c.addrs
 	return reply, true
 }

@@ -3,6 +3,7 @@ package steer
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 )
 
 // A trie maps every address of one family to a decision. Inner nodes hold two
@@ -23,10 +24,13 @@ type network struct {
 }
 
 // newTrie builds the trie of networks, which are of one family, masked, unique
-// and sorted by address and then length. Addresses in none get outside.
-func newTrie(networks []network, outside int32) trie {
-	var t trie
+// and sorted by address and then length. Addresses in none get outside. The nodes
+// are made in scratch first, so that the trie has no room to spare.
+func newTrie(networks []network, outside int32, scratch *[][2]int32) trie {
+	t := trie{nodes: (*scratch)[:0]}
 	t.root = t.build(networks, 0, outside)
+	*scratch = t.nodes
+	t.nodes = slices.Clone(t.nodes)
 	return t
 }
 
