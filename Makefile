@@ -86,6 +86,11 @@ bench-failover: deps $(BIN) $(CONSUL) ## every failure RUNS times (default 20) b
 bench-vrrp: deps $(BIN) $(CONSUL) ## takeover times of two nodes under VRRP, and beside keepalived: median and worst of RUNS (needs root)
 	ANYEDGE_LAB=1 $(GO) test -count 1 -timeout 60m -v -run TestTakeover ./test/lab/vrrp -runs $(RUNS)
 
+.PHONY: bench-dns
+bench-dns: $(BIN) ## anyedge beside gdnsd, Knot and NSD: CPU per query and ratios (installs them)
+	test/deps.sh bench
+	$(GO) run ./test/benchdns --out $(CACHE)/bench-dns.md
+
 .PHONY: soak
 soak: ## a worker under the race detector and random faults for SOAK (default 10m): no wrong byte, no leak
 	ANYEDGE_SOAK=$(SOAK) $(GO) test -race -count 1 -timeout 0 -v ./test/soak

@@ -16,9 +16,13 @@
 //
 // # Life of a query
 //
-// A message is read by readQuery, which refuses what is malformed, answered from
-// the current view by view.resolve, and packed. These steps are pure; the UDP
-// and TCP loops around them do the I/O.
+// The slow path is the one that says what is right: a message is read by
+// readQuery, which refuses what is malformed, answered from the current view by
+// view.resolve, and packed by the library. The fast path, view.respondFast, has
+// the answers to usual questions in packed form, made by the slow path when
+// zones or steered names change, and leaves it all else; a differential fuzz
+// target holds both to the same octets. These steps are pure; the UDP and TCP
+// loops around them do the I/O.
 //
 // # Concurrency
 //

@@ -52,6 +52,23 @@ func (p *Process) Usage() (Usage, error) {
 	return u, nil
 }
 
+// CPU returns the user and system time, to 10 ms, of a process and all its
+// descendants.
+func CPU(pid int) (time.Duration, error) {
+	all, err := family(pid)
+	if err != nil {
+		return 0, err
+	}
+	if len(all) == 0 {
+		return 0, fmt.Errorf("there is no process %d", pid)
+	}
+	var total time.Duration
+	for _, s := range all {
+		total += s.cpu
+	}
+	return total, nil
+}
+
 // stat is one process.
 type stat struct {
 	pid, parent int
