@@ -10,6 +10,16 @@ type GSLB struct {
 	Fleet Fleet `yaml:"fleet"`
 	// Listen are the addresses served, each over UDP and TCP. At least one.
 	Listen []netip.AddrPort `yaml:"listen" required:"true"`
+	// Encrypted serves DNS over TLS and over HTTPS too. Default: neither.
+	Encrypted *EncryptedDNS `yaml:"encrypted"`
+	// NSID identifies this server to who asks for it (RFC 5001). Default none.
+	NSID string `yaml:"nsid"`
+	// CookieFile holds the secrets of server cookies (RFC 9018), each a line of 32
+	// hexadecimal digits; the first makes cookies, all are taken. Servers behind
+	// one address share it. Default: a random secret from start to stop.
+	CookieFile string `yaml:"cookie_file" file:"secret"`
+	// RateLimit bounds equal answers over UDP. Default: no limit.
+	RateLimit *DNSRateLimit `yaml:"rate_limit"`
 	// Zones are served from standard zone files (RFC 1035 section 5). At least
 	// one.
 	Zones []Zone `yaml:"zones" required:"true"`
@@ -24,6 +34,30 @@ type GSLB struct {
 	Admin Admin `yaml:"admin"`
 	// Log is the form and level of log lines.
 	Log Log `yaml:"log"`
+}
+
+// EncryptedDNS is DNS over TLS (RFC 7858) and over HTTPS (RFC 8484).
+type EncryptedDNS struct {
+	// DoT are the addresses of DNS over TLS, usually of port 853.
+	DoT []netip.AddrPort `yaml:"dot"`
+	// DoH are the addresses of DNS over HTTPS; the path is /dns-query.
+	DoH []netip.AddrPort `yaml:"doh"`
+	// CertFile is the certificate and its chain, in PEM; read again on reload.
+	CertFile string `yaml:"cert_file" required:"true" file:"public"`
+	// KeyFile is its key, in PEM.
+	KeyFile string `yaml:"key_file" required:"true" file:"secret"`
+}
+
+// DNSRateLimit bounds how many equal answers go to one network over UDP. Clients
+// that show a server cookie are not limited.
+type DNSRateLimit struct {
+	// Responses per second of one answer to an IPv4 /24 or an IPv6 /56.
+	Responses int `yaml:"responses" required:"true" range:"1..1000000"`
+	// Slip: one in so many answers over the limit is sent truncated, so that a true
+	// client asks over TCP. 0 sends none. Default 2.
+	Slip *int `yaml:"slip" default:"2" range:"0..100"`
+	// Exempt are networks that are not limited.
+	Exempt []netip.Prefix `yaml:"exempt"`
 }
 
 // Zone is one zone and its file.

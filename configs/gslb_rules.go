@@ -1,6 +1,9 @@
 package configs
 
-import "strings"
+import (
+	"net/netip"
+	"strings"
+)
 
 // prepare fills the defaults that depend on other fields.
 func (g *GSLB) prepare(d *document) { g.Admin.prepare(d, "127.0.0.1:8601") }
@@ -8,12 +11,28 @@ func (g *GSLB) prepare(d *document) { g.Admin.prepare(d, "127.0.0.1:8601") }
 // check applies the rules that relate fields to each other.
 func (g *GSLB) check(d *document) {
 	g.Fleet.check(d)
-	d.unique(len(g.Listen)+1, func(i int) (at, string) {
-		if i == len(g.Listen) {
-			return "admin.address", text(g.Admin.Address)
+	listeners := map[at][]netip.AddrPort{"listen": g.Listen}
+	if e := g.Encrypted; e != nil {
+		if len(e.DoT)+len(e.DoH) == 0 && !d.lostWithin("encrypted") {
+			d.report("encrypted", "neither dot nor doh has an address")
 		}
-		return at("listen").index(i), text(g.Listen[i])
-	})
+		listeners["encrypted.dot"], listeners["encrypted.doh"] = e.DoT, e.DoH
+	}
+	type listener struct {
+		path    at
+		address string
+	}
+	all := []listener{}
+	for _, path := range []at{"listen", "encrypted.dot", "encrypted.doh"} {
+		for i, address := range listeners[path] {
+			all = append(all, listener{path.index(i), text(address)})
+		}
+	}
+	all = append(all, listener{"admin.address", text(g.Admin.Address)})
+	d.unique(len(all), func(i int) (at, string) { return all[i].path, all[i].address })
+	if len(g.NSID) > 128 {
+		d.report("nsid", "longer than 128 octets")
+	}
 	d.unique(len(g.Zones), func(i int) (at, string) {
 		return at("zones").index(i).key("name"), canonicalName(g.Zones[i].Name)
 	})

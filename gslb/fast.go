@@ -22,6 +22,8 @@ type fastQuery struct {
 	udpSize uint16
 	subnet  []byte // the option's data, in the message; nil without one
 	client  netip.Prefix
+	nsid    bool
+	cookie  []byte // the option's data, in the message; nil without one
 }
 
 // optHeader is the length of an OPT record without options.
@@ -43,7 +45,7 @@ func (q *fastQuery) read(msg []byte) bool {
 		return false
 	}
 	rest := msg[end+4:]
-	q.edns, q.do, q.subnet, q.client = false, false, nil, netip.Prefix{}
+	q.edns, q.do, q.nsid, q.subnet, q.client, q.cookie = false, false, false, nil, netip.Prefix{}, nil
 	if msg[11] == 0 {
 		return len(rest) == 0
 	}
@@ -109,8 +111,18 @@ func (q *fastQuery) readOPT(opt []byte) bool {
 		if length > len(options) {
 			return false
 		}
-		if code == dns.EDNS0SUBNET && !q.readSubnet(options[:length]) {
-			return false
+		switch code {
+		case dns.EDNS0SUBNET:
+			if !q.readSubnet(options[:length]) {
+				return false
+			}
+		case dns.EDNS0NSID:
+			q.nsid = true
+		case dns.EDNS0COOKIE:
+			if q.cookie != nil || !validCookie(options[:length]) {
+				return false
+			}
+			q.cookie = options[:length]
 		}
 		options = options[length:]
 	}
@@ -156,6 +168,9 @@ type fastOutcome struct {
 	rcode   int
 	steered bool
 	reply   steer.Reply // if steered
+	// known is as in response; which tells answers apart that are alike.
+	known bool
+	which *packed
 }
 
 // respondFast appends the answer to a message to buf, which has room for
@@ -186,7 +201,7 @@ func (v *view) respondFast(q *fastQuery, req request, buf []byte) (msg []byte, o
 		counts[2]++
 	}
 	question := headerSize + q.named + 4
-	if question+p.size(&out.reply)+q.optSize() > q.limit() {
+	if question+p.size(&out.reply)+v.optSize(q) > q.limit() {
 		return nil, out, false
 	}
 	msg = append(buf, req.msg[:question]...)
@@ -200,9 +215,9 @@ func (v *view) respondFast(q *fastQuery, req request, buf []byte) (msg []byte, o
 		msg = p.appendAddresses(msg, &out.reply)
 	}
 	if q.edns {
-		msg = q.appendOPT(msg, out.reply.Scope)
+		msg, out.known = v.appendOPT(msg, q, &req, out.reply.Scope)
 	}
-	out.qtype, out.rcode = q.qtype, int(flags&0xf)
+	out.qtype, out.rcode, out.which = q.qtype, int(flags&0xf), p
 	return msg, out, true
 }
 
@@ -263,29 +278,45 @@ func (q *fastQuery) limit() int {
 }
 
 // optSize is the length of the answer's OPT record.
-func (q *fastQuery) optSize() int {
-	switch {
-	case !q.edns:
+func (v *view) optSize(q *fastQuery) int {
+	if !q.edns {
 		return 0
-	case q.subnet == nil:
-		return optHeader
 	}
-	return optHeader + 4 + len(q.subnet)
+	size := optHeader
+	if q.subnet != nil {
+		size += 4 + len(q.subnet)
+	}
+	if q.nsid && v.nsid != nil {
+		size += 4 + len(v.nsid)
+	}
+	if q.cookie != nil && v.cookies != nil {
+		size += 4 + fullCookie
+	}
+	return size
 }
 
 // appendOPT appends the OPT record: the options that the query sent and that the
-// server knows.
-func (q *fastQuery) appendOPT(msg []byte, scope int) []byte {
+// server knows. It reports whether the query had a server cookie of this server.
+func (v *view) appendOPT(msg []byte, q *fastQuery, req *request, scope int) (_ []byte, known bool) {
 	var do byte
 	if q.do {
 		do = 0x80
 	}
-	msg = append(msg, 0, 0, byte(dns.TypeOPT), udpPayload>>8, udpPayload&0xff, 0, 0, do, 0, 0, byte(q.optSize()-optHeader))
+	options := v.optSize(q) - optHeader
+	msg = append(msg, 0, 0, byte(dns.TypeOPT), udpPayload>>8, udpPayload&0xff, 0, 0, do, 0, byte(options>>8), byte(options))
 	if q.subnet != nil {
 		msg = append(msg, 0, byte(dns.EDNS0SUBNET), 0, byte(len(q.subnet)))
 		at := len(msg)
 		msg = append(msg, q.subnet...)
 		msg[at+3] = uint8(scope)
 	}
-	return msg
+	if q.nsid && v.nsid != nil {
+		msg = append(msg, 0, byte(dns.EDNS0NSID), 0, byte(len(v.nsid)))
+		msg = append(msg, v.nsid...)
+	}
+	if q.cookie != nil && v.cookies != nil {
+		msg = append(msg, 0, byte(dns.EDNS0COOKIE), 0, fullCookie)
+		msg, known = v.cookies.answer(msg, q.cookie, req.from, req.now)
+	}
+	return msg, known
 }

@@ -12,7 +12,7 @@ import (
 
 // both answers a message on the fast path and on the slow one, over UDP.
 func both(v *view, msg []byte, from string, random uint64) (fast, slow []byte, out fastOutcome, ok bool) {
-	req := request{msg: msg, from: netip.MustParseAddr(from), random: random}
+	req := request{msg: msg, from: netip.MustParseAddr(from), now: 1_700_000_000, random: random}
 	var q fastQuery
 	fast, out, ok = v.respondFast(&q, req, make([]byte, 0, udpPayload))
 	return fast, v.respond(req).msg, out, ok
@@ -34,6 +34,10 @@ func variants(q *dns.Msg) []*dns.Msg {
 		edns(&dns.EDNS0_LOCAL{Code: dns.EDNS0SUBNET, Data: subnet("203.0.113.0/24")}),
 		edns(&dns.EDNS0_LOCAL{Code: 65001, Data: []byte("unknown")}, &dns.EDNS0_LOCAL{Code: dns.EDNS0SUBNET, Data: subnet("2001:db8:a::/48")}),
 		edns(&dns.EDNS0_LOCAL{Code: dns.EDNS0SUBNET, Data: []byte{0, 1, 0, 0}}),
+		edns(&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0011223344556677"}, &dns.EDNS0_NSID{Code: dns.EDNS0NSID}),
+		edns(&dns.EDNS0_LOCAL{Code: dns.EDNS0SUBNET, Data: subnet("198.51.100.0/24")},
+			&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0011223344556677010000006553f1000011223344556677"},
+			&dns.EDNS0_PADDING{Padding: make([]byte, 3)}, &dns.EDNS0_TCP_KEEPALIVE{Code: dns.EDNS0TCPKEEPALIVE}),
 	}
 }
 

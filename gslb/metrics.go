@@ -28,6 +28,7 @@ const (
 	dropMessage    = "message"    // too short, or a response
 	dropConnection = "connection" // over a bound on connections
 	dropWrite      = "write"      // the answer could not be sent
+	dropRate       = "rate"       // over the limit of the rate of answers
 )
 
 type metrics struct {
@@ -56,7 +57,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			"PoPs given in answers for steered names, by what decided; pop is none if there was no address to give."),
 			[]string{"pop", "reason"}),
 		truncated: f.NewCounter(counter(metricTruncated,
-			"Answers that did not fit into UDP.")),
+			"Answers that did not fit into UDP, or were over the rate limit.")),
 		dropped: f.NewCounterVec(counter(metricDropped,
 			"Messages and connections that got no answer."), []string{"reason"}),
 		panics: f.NewCounter(counter(metricPanics,
@@ -85,7 +86,12 @@ func (m *metrics) count(req request, out response) {
 		return
 	}
 	transport := "udp"
-	if req.tcp {
+	switch {
+	case req.http:
+		transport = "doh"
+	case req.encrypted:
+		transport = "dot"
+	case req.tcp:
 		transport = "tcp"
 	}
 	m.queries.WithLabelValues(transport, qtypeLabel(out), rcodeLabel(out.rcode)).Inc()

@@ -3,12 +3,15 @@ package gslb
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"anyedge/configs"
@@ -29,6 +32,9 @@ type Node struct {
 	fleet  *fleet.Fleet
 	log    *slog.Logger
 	file   string
+	// certificate is that of the encrypted transports, replaced by Reload; nil
+	// without them.
+	certificate *atomic.Pointer[tls.Certificate]
 
 	mu      sync.Mutex // guards what follows
 	cfg     *configs.GSLB
@@ -57,11 +63,16 @@ func NewNode(o NodeOptions) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	server, err := New(Config{Listen: o.Config.Listen, Sockets: o.Sockets, Zones: zonesOf(o.Config)}, o.Log.With("part", "dns"), o.Registry)
+	c, certificate, err := serverConfig(o.Config)
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{server: server, fleet: f, log: o.Log, file: o.File, cfg: o.Config, clients: clients}
+	c.Sockets = o.Sockets
+	server, err := New(c, o.Log.With("part", "dns"), o.Registry)
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{server: server, fleet: f, log: o.Log, file: o.File, certificate: certificate, cfg: o.Config, clients: clients}
 	return n, n.steer(time.Now(), true)
 }
 
@@ -154,8 +165,20 @@ func (n *Node) Reload(context.Context) error {
 	if err != nil {
 		return err
 	}
+	certificate, err := readCertificate(cfg)
+	if err != nil {
+		return err
+	}
+	secrets, err := readCookieSecrets(cfg)
+	if err != nil {
+		return err
+	}
 	if err := n.server.Set(zonesOf(cfg), table); err != nil {
 		return err
+	}
+	n.server.SetIdentity(cfg.NSID, secrets)
+	if certificate != nil {
+		n.certificate.Store(certificate)
 	}
 	n.cfg, n.clients, n.pops = cfg, clients, pops
 	return nil
@@ -172,7 +195,63 @@ func restartNeeded(old, cfg *configs.GSLB) error {
 	fixed("fleet", old.Fleet, cfg.Fleet)
 	fixed("listen", old.Listen, cfg.Listen)
 	fixed("admin", old.Admin, cfg.Admin)
+	fixed("rate_limit", old.RateLimit, cfg.RateLimit)
+	dot := func(c *configs.GSLB) (dot, doh []netip.AddrPort) {
+		if c.Encrypted == nil {
+			return nil, nil
+		}
+		return c.Encrypted.DoT, c.Encrypted.DoH
+	}
+	oldDoT, oldDoH := dot(old)
+	newDoT, newDoH := dot(cfg)
+	fixed("encrypted.dot", oldDoT, newDoT)
+	fixed("encrypted.doh", oldDoH, newDoH)
 	return errors.Join(errs...)
+}
+
+// serverConfig is what the server is made from, and the certificate that it
+// shows, which may be replaced.
+func serverConfig(cfg *configs.GSLB) (Config, *atomic.Pointer[tls.Certificate], error) {
+	c := Config{Listen: cfg.Listen, Zones: zonesOf(cfg), NSID: cfg.NSID}
+	var err error
+	if c.CookieSecrets, err = readCookieSecrets(cfg); err != nil {
+		return c, nil, err
+	}
+	if l := cfg.RateLimit; l != nil {
+		c.RateLimit = RateLimit{Responses: l.Responses, Slip: *cmp.Or(l.Slip, new(2)), Exempt: l.Exempt}
+	}
+	first, err := readCertificate(cfg)
+	if err != nil || first == nil {
+		return c, nil, err
+	}
+	current := new(atomic.Pointer[tls.Certificate])
+	current.Store(first)
+	c.TLS, c.HTTPS = cfg.Encrypted.DoT, cfg.Encrypted.DoH
+	c.TLSConfig = &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return current.Load(), nil },
+	}
+	return c, current, nil
+}
+
+// readCertificate returns nil if nothing is encrypted.
+func readCertificate(cfg *configs.GSLB) (*tls.Certificate, error) {
+	if cfg.Encrypted == nil {
+		return nil, nil
+	}
+	c, err := tls.LoadX509KeyPair(cfg.Encrypted.CertFile, cfg.Encrypted.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("encrypted: %w", err)
+	}
+	return &c, nil
+}
+
+// readCookieSecrets returns none if no file is named.
+func readCookieSecrets(cfg *configs.GSLB) ([]CookieSecret, error) {
+	if cfg.CookieFile == "" {
+		return nil, nil
+	}
+	return ReadCookieSecrets(cfg.CookieFile)
 }
 
 func zonesOf(cfg *configs.GSLB) []Zone {

@@ -255,6 +255,9 @@ func TestReloadTakesAllOrNothing(t *testing.T) {
 		{"a broken config", "gslb.yaml", nodeConfig + "nonsense: 1\n", "nonsense"},
 		{"another address", "gslb.yaml", strings.Replace(nodeConfig, ":5310", ":5311", 1), "listen changed: that needs a restart"},
 		{"another store", "gslb.yaml", strings.Replace(nodeConfig, "report_ttl: 1m", "report_ttl: 2m", 1), "fleet changed: that needs a restart"},
+		{"a limit", "gslb.yaml", nodeConfig + "rate_limit: {responses: 5}\n", "rate_limit changed: that needs a restart"},
+		{"cookies of no secret", "gslb.yaml", nodeConfig + "cookie_file: edge.zone\n", "edge.zone:1: not a secret"},
+		{"an encrypted transport without certificate", "gslb.yaml", nodeConfig + "encrypted: {dot: [\"127.0.0.1:5311\"], cert_file: no, key_file: no}\n", "encrypted: "},
 		{"a name over an alias", "edge.zone", nodeZone + "www IN CNAME mail\n", "www.edge.example"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
@@ -283,7 +286,8 @@ func TestReloadTakesAllOrNothing(t *testing.T) {
 		})
 	}
 
-	n.write("gslb.yaml", nodeConfig+more)
+	n.write("gslb.yaml", nodeConfig+more+"nsid: fra-2\ncookie_file: cookies\n")
+	n.write("cookies", "00112233445566778899aabbccddeeff\n")
 	n.write("edge.zone", nodeZone+"also IN A 192.0.2.77\n")
 	n.write("clients.csv", "198.51.100.0/24,34.7,135.5\n") // Paris has moved to Osaka
 	if err := n.Reload(t.Context()); err != nil {
@@ -293,6 +297,9 @@ func TestReloadTakesAllOrNothing(t *testing.T) {
 		if got := n.answer(name, paris); got != want {
 			t.Errorf("%s after a good reload: %s, want %s", name, got, want)
 		}
+	}
+	if v := n.Node.server.view.Load(); string(v.nsid) != "fra-2" || v.cookies[0][1] != 0x11 {
+		t.Errorf("identity after a good reload: %q, %v", v.nsid, v.cookies)
 	}
 	// The fleet is still followed, under the new config.
 	n.report("nrt", fleet.StateUnhealthy, fleet.Withdrawn)

@@ -173,7 +173,7 @@ func (p *packer) at(z *zone, n name, qtype uint16) *packed {
 	case negative(z, r) && !z.mentions(n):
 		return p.negative(z, r)
 	}
-	msg := pack(q, r, udpPayload)
+	msg := pack(q, r, nil, udpPayload)
 	if msg == nil {
 		return nil
 	}
@@ -248,7 +248,7 @@ func newPacked(msg []byte, nameLength int) *packed {
 // answer for a name that is longer by one octet, so that pointers are what
 // differs, by one.
 func movable(q *query, r result, longer *query, s result) *packed {
-	short, long := pack(q, r, udpPayload), pack(longer, s, math.MaxUint16)
+	short, long := pack(q, r, nil, udpPayload), pack(longer, s, nil, math.MaxUint16)
 	if short == nil || len(long) != len(short)+1 {
 		return nil
 	}
@@ -289,7 +289,7 @@ func (p *packer) steered(q *query, r result) *packed {
 	// An address shows how messages write the owner.
 	dummy := &dns.A{Hdr: dns.RR_Header{Name: last, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: []byte{0, 0, 0, 0}}
 	const dummySize = 2 + 10 + 4
-	msg := pack(q, result{authoritative: true, answer: append(chain[:len(chain):len(chain)], dummy)}, udpPayload)
+	msg := pack(q, result{authoritative: true, answer: append(chain[:len(chain):len(chain)], dummy)}, nil, udpPayload)
 	if len(msg) < headerSize+len(q.name)+4+dummySize {
 		return nil
 	}

@@ -34,6 +34,11 @@ type query struct {
 	subnet []byte
 	// client is what subnet says; not valid if it says nothing.
 	client netip.Prefix
+	// cookie is the data of the cookie option; nil without one.
+	cookie []byte
+	// nsid, keepalive and padding are set if the options of these names are there
+	// (RFC 5001, RFC 7828, RFC 7830).
+	nsid, keepalive, padding bool
 }
 
 // Header bits, RFC 1035 section 4.1.1.
@@ -62,7 +67,14 @@ func readQuery(msg []byte) (q query, rcode int, ok bool) {
 	if q.opcode != dns.OpcodeQuery {
 		return q, dns.RcodeNotImplemented, true
 	}
-	if binary.BigEndian.Uint16(msg[4:]) != 1 {
+	switch binary.BigEndian.Uint16(msg[4:]) {
+	case 0: // RFC 7873 section 5.4
+		if rcode = q.readRecords(msg, headerSize); rcode == dns.RcodeSuccess && q.cookie == nil {
+			rcode = dns.RcodeFormatError
+		}
+		return q, rcode, true
+	case 1:
+	default:
 		return q, dns.RcodeFormatError, true
 	}
 	off, ok := q.readQuestion(msg)
@@ -169,11 +181,27 @@ func (q *query) readOptions(data []byte) bool {
 		if length > len(data) {
 			return false
 		}
-		if code == dns.EDNS0SUBNET && (q.subnet != nil || !q.readSubnet(data[:length])) {
-			q.subnet = nil
-			return false
-		}
+		option := data[:length]
 		data = data[length:]
+		switch code {
+		case dns.EDNS0SUBNET:
+			if q.subnet != nil || !q.readSubnet(option) {
+				q.subnet = nil
+				return false
+			}
+		case dns.EDNS0COOKIE:
+			if q.cookie != nil || !validCookie(option) {
+				q.cookie = nil
+				return false
+			}
+			q.cookie = option
+		case dns.EDNS0NSID:
+			q.nsid = true
+		case dns.EDNS0TCPKEEPALIVE:
+			q.keepalive = true
+		case dns.EDNS0PADDING:
+			q.padding = true
+		}
 	}
 	return true
 }

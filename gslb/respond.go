@@ -1,7 +1,10 @@
 package gslb
 
 import (
+	"encoding/binary"
+	"math"
 	"net/netip"
+	"time"
 
 	"anyedge/gslb/steer"
 
@@ -17,6 +20,13 @@ type request struct {
 	msg  []byte
 	from netip.Addr // not a mapped IPv4 address, and without zone
 	tcp  bool
+	// encrypted is set over TLS, where answers are padded, and http over HTTPS,
+	// which has connections of its own kind.
+	encrypted, http bool
+	// short asks for an answer without records that says it is truncated.
+	short bool
+	// now is in Unix seconds.
+	now uint32
 	// random decides lots.
 	random uint64
 }
@@ -26,10 +36,14 @@ type request struct {
 type response struct {
 	msg       []byte // nil to send nothing
 	asked     bool
+	name      name
 	qtype     uint16
 	rcode     int
 	truncated bool
 	steered   *steer.Reply
+	// known is set if the query had a server cookie of this server: the address
+	// it came from is not made up.
+	known bool
 }
 
 // respond answers any message. It does no I/O. An answer over the limit of UDP
@@ -40,11 +54,14 @@ func (v *view) respond(req request) response {
 	if !ok {
 		return response{}
 	}
-	if rcode == dns.RcodeSuccess {
+	if rcode == dns.RcodeSuccess && q.asked {
 		rcode = refusal(&q)
 	}
 	r := result{rcode: rcode}
-	if rcode == dns.RcodeSuccess {
+	switch {
+	case rcode != dns.RcodeSuccess:
+	case !q.asked: // only a cookie is wanted, RFC 7873 section 5.4
+	default:
 		// The client subnet option speaks for the client, even if it says that
 		// nothing is said (RFC 7871 section 7.1.2); else its resolver does.
 		client := q.client
@@ -53,9 +70,11 @@ func (v *view) respond(req request) response {
 		}
 		r = v.resolve(&q, client, req.random)
 	}
-	out := response{asked: q.asked, qtype: q.qtype, rcode: r.rcode, steered: r.steered}
+	out := response{asked: q.asked, name: q.name, qtype: q.qtype, rcode: r.rcode, steered: r.steered}
 	limit := limit(&q, req.tcp)
-	if out.msg = pack(&q, r, limit); out.msg != nil {
+	opt, known := v.options(&q, &req, r.steered)
+	out.known = known
+	if out.msg = pack(&q, r, opt, limit); out.msg != nil && !req.short {
 		return out
 	}
 	if req.tcp { // an answer of more than 64 KB
@@ -64,7 +83,7 @@ func (v *view) respond(req request) response {
 		r = result{rcode: r.rcode, authoritative: r.authoritative, steered: r.steered, truncated: true}
 	}
 	out.rcode, out.steered, out.truncated = r.rcode, r.steered, r.truncated
-	out.msg = pack(&q, r, limit)
+	out.msg = pack(&q, r, opt, limit)
 	return out
 }
 
@@ -105,7 +124,7 @@ func limit(q *query, tcp bool) int {
 // that what is compressed does not depend on the spelling. Then the question
 // gets the spelling it came in, and with it every name that points there:
 // resolvers may compare the case.
-func pack(q *query, r result, limit int) []byte {
+func pack(q *query, r result, opt *dns.OPT, limit int) []byte {
 	m := dns.Msg{
 		MsgHdr: dns.MsgHdr{
 			Id: q.id, Response: true, Opcode: q.opcode, RecursionDesired: q.rd,
@@ -119,12 +138,19 @@ func pack(q *query, r result, limit int) []byte {
 	if q.asked {
 		m.Question = []dns.Question{{Name: q.name.String(), Qtype: q.qtype, Qclass: q.qclass}}
 	}
-	if q.edns {
-		m.Extra = append(m.Extra, options(q, r.steered))
+	if opt != nil {
+		m.Extra = append(m.Extra, opt)
 	}
 	msg, err := m.Pack()
 	if err != nil || len(msg) > limit {
 		return nil
+	}
+	if q.padding {
+		// The padding is the last option of the last record.
+		opt.Option = append(opt.Option, &dns.EDNS0_PADDING{Padding: make([]byte, padding(len(msg), limit))})
+		if msg, err = m.Pack(); err != nil {
+			return nil
+		}
 	}
 	if q.asked {
 		copy(msg[headerSize:], q.spelled)
@@ -132,21 +158,52 @@ func pack(q *query, r result, limit int) []byte {
 	return msg
 }
 
-// options returns the OPT record of an answer. A client subnet option is given
-// back as it came, with the scope (RFC 7871 section 7.2.1); one that was not
-// sent is never given.
-func options(q *query, steered *steer.Reply) *dns.OPT {
-	opt := &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}}
+// paddingBlock is what the length of padded answers is a multiple of, RFC 8467
+// section 4.1.
+const paddingBlock = 468
+
+// padding returns how much padding a message of a length gets, to which the
+// option itself adds four octets.
+func padding(length, limit int) int {
+	length += 4
+	padded := (length + paddingBlock - 1) / paddingBlock * paddingBlock
+	return max(min(padded, limit)-length, 0)
+}
+
+// options returns the OPT record of an answer, nil for a query without one, and
+// whether the query had a server cookie of this server. A client subnet option
+// is given back as it came, with the scope (RFC 7871 section 7.2.1); no option
+// is given that was not sent.
+func (v *view) options(q *query, req *request, steered *steer.Reply) (opt *dns.OPT, known bool) {
+	if !q.edns {
+		return nil, false
+	}
+	opt = &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}}
 	opt.SetUDPSize(udpPayload)
 	if q.do {
 		opt.SetDo() // RFC 3225 section 3
+	}
+	add := func(code uint16, data []byte) {
+		opt.Option = append(opt.Option, &dns.EDNS0_LOCAL{Code: code, Data: data})
 	}
 	if q.subnet != nil {
 		data := append([]byte(nil), q.subnet...)
 		if steered != nil {
 			data[3] = uint8(steered.Scope)
 		}
-		opt.Option = []dns.EDNS0{&dns.EDNS0_LOCAL{Code: dns.EDNS0SUBNET, Data: data}}
+		add(dns.EDNS0SUBNET, data)
 	}
-	return opt
+	if q.nsid && v.nsid != nil {
+		add(dns.EDNS0NSID, v.nsid)
+	}
+	if q.cookie != nil && v.cookies != nil {
+		var cookie []byte
+		cookie, known = v.cookies.answer(nil, q.cookie, req.from, req.now)
+		add(dns.EDNS0COOKIE, cookie)
+	}
+	if q.keepalive && req.tcp && !req.http {
+		add(dns.EDNS0TCPKEEPALIVE, binary.BigEndian.AppendUint16(nil, uint16(min(v.idle/(100*time.Millisecond), math.MaxUint16))))
+	}
+	q.padding = q.padding && req.encrypted
+	return opt, known
 }

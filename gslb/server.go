@@ -34,10 +34,12 @@ package gslb
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -58,6 +60,11 @@ type Config struct {
 	// address stands for all of its own family only. Port 0 takes a free one,
 	// which Addresses tells.
 	Listen []netip.AddrPort
+	// TLS and HTTPS are addresses served by DNS over TLS (RFC 7858) and DNS over
+	// HTTPS (RFC 8484, at /dns-query), with the certificates of TLSConfig, which
+	// may be nil if there are none.
+	TLS, HTTPS []netip.AddrPort
+	TLSConfig  *tls.Config
 	// Zones are served at first; SetZones replaces them.
 	Zones []Zone
 	// Sockets is how many UDP sockets each address has, between which the kernel
@@ -65,6 +72,13 @@ type Config struct {
 	// threads wait outside of the runtime's view: with one processor (P) more
 	// than there are sockets, it does not take theirs away meanwhile.
 	Sockets int
+	// NSID identifies this server to who asks for it (RFC 5001). Default none.
+	NSID string
+	// CookieSecrets make and take server cookies (RFC 9018): the first makes them.
+	// Servers behind one address share them. Default a random one.
+	CookieSecrets []CookieSecret
+	// RateLimit bounds what goes out over UDP.
+	RateLimit RateLimit
 	// MaxConnections bounds the TCP connections at a time. One client address
 	// gets an eighth of them. Default 1024.
 	MaxConnections int
@@ -79,9 +93,12 @@ type Server struct {
 	log *slog.Logger
 	m   *metrics
 
-	mu    sync.Mutex // held while a view is built
-	zones map[name]*zone
-	table *steer.Table
+	limiter *limiter // nil if nothing is limited
+
+	mu       sync.Mutex // held while a view is built
+	identity identity
+	zones    map[name]*zone
+	table    *steer.Table
 
 	view atomic.Pointer[view]
 
@@ -98,11 +115,19 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Server, erro
 	if len(cfg.Listen) == 0 {
 		return nil, errors.New("gslb: no address to listen on")
 	}
+	if len(cfg.TLS)+len(cfg.HTTPS) > 0 && cfg.TLSConfig == nil {
+		return nil, errors.New("gslb: encrypted transports need a certificate")
+	}
 	zones, err := loadZones(cfg.Zones)
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, log: log, m: newMetrics(reg), ready: make(chan struct{})}
+	s := &Server{
+		cfg: cfg, log: log, m: newMetrics(reg), ready: make(chan struct{}),
+		identity: identity{cookies: cookies{newCookieSecret()}, idle: cfg.IdleTimeout},
+		limiter:  newLimiter(cfg.RateLimit, time.Now()),
+	}
+	s.identity.set(cfg.NSID, cfg.CookieSecrets)
 	return s, s.setView(zones, nil)
 }
 
@@ -162,11 +187,23 @@ func (s *Server) Set(from []Zone, table *steer.Table) error {
 	return err
 }
 
+// SetIdentity replaces the NSID and the cookie secrets, as of Config. Without
+// secrets those in use stay.
+func (s *Server) SetIdentity(nsid string, secrets []CookieSecret) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.identity.set(nsid, secrets)
+	v := *s.view.Load()
+	v.identity = s.identity
+	s.view.Store(&v)
+}
+
 func (s *Server) setView(zones map[name]*zone, table *steer.Table) error {
 	v, err := newView(zones, table, s.view.Load())
 	if err != nil {
 		return err
 	}
+	v.identity = s.identity
 	s.zones, s.table = zones, table
 	s.view.Store(v)
 	return nil
@@ -176,7 +213,7 @@ func (s *Server) setView(zones map[name]*zone, table *steer.Table) error {
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 
 // Addresses returns the addresses that Run listens on, in the order of the
-// config; nil before Ready.
+// config, those of Listen first, then TLS, then HTTPS; nil before Ready.
 func (s *Server) Addresses() []netip.AddrPort {
 	select {
 	case <-s.ready:
@@ -204,6 +241,15 @@ func (s *Server) Run(ctx context.Context) error {
 		sockets = append(sockets, each)
 		s.addresses = append(s.addresses, each.address)
 	}
+	encrypted, err := s.listenTLS()
+	defer func() {
+		for _, each := range encrypted {
+			each.listener.Close()
+		}
+	}()
+	if err != nil {
+		return err
+	}
 	close(s.ready)
 	s.log.Info("dns server listening", "addresses", s.addresses, "zones", len(s.view.Load().zones))
 
@@ -213,15 +259,44 @@ func (s *Server) Run(ctx context.Context) error {
 		for _, conn := range each.udp {
 			group.Go(func() error { return s.serveUDP(ctx, conn) })
 		}
-		group.Go(func() error { return s.serveTCP(ctx, each.tcp, gate) })
+		group.Go(func() error { return s.serveTCP(ctx, each.tcp, gate, nil) })
+	}
+	for _, each := range encrypted {
+		group.Go(func() error {
+			if each.https {
+				return s.serveHTTPS(ctx, each.listener, gate, s.cfg.TLSConfig)
+			}
+			return s.serveTCP(ctx, each.listener, gate, s.cfg.TLSConfig)
+		})
 	}
 	return group.Wait()
 }
 
-// answer returns the response to a message that came over TCP, nil for none.
-func (s *Server) answer(msg []byte, from netip.Addr) (answer []byte) {
+// encrypted is a listener of DNS over TLS or HTTPS.
+type encrypted struct {
+	listener *net.TCPListener
+	https    bool
+}
+
+// listenTLS opens the addresses of encrypted transports. With an error it returns
+// those that it could open.
+func (s *Server) listenTLS() (all []encrypted, err error) {
+	for i, address := range slices.Concat(s.cfg.TLS, s.cfg.HTTPS) {
+		listener, err := net.ListenTCP("tcp"+ipFamily(address.Addr()), net.TCPAddrFromAddrPort(address))
+		if err != nil {
+			return all, fmt.Errorf("gslb: listen on %v: %w", address, err)
+		}
+		all = append(all, encrypted{listener, i >= len(s.cfg.TLS)})
+		s.addresses = append(s.addresses, listener.Addr().(*net.TCPAddr).AddrPort())
+	}
+	return all, nil
+}
+
+// answer returns the response to a message that came over a stream, nil for
+// none.
+func (s *Server) answer(req request) (answer []byte) {
 	defer s.recovered()
-	req := request{msg: msg, from: from, tcp: true, random: rand.Uint64()}
+	req.now, req.random = uint32(time.Now().Unix()), rand.Uint64()
 	out := s.view.Load().respond(req)
 	s.m.count(req, out)
 	return out.msg

@@ -275,8 +275,8 @@ func TestMetricsAndStatus(t *testing.T) {
 	badvers.SetEdns0(1232, false)
 	badvers.IsEdns0().SetVersion(1)
 	exchange(t, "udp", address, badvers)
-	s.answer([]byte{1}, netip.MustParseAddr("192.0.2.1"))
-	s.answer(make([]byte, 12), netip.MustParseAddr("192.0.2.1"))
+	s.answer(request{msg: []byte{1}, from: netip.MustParseAddr("192.0.2.1"), tcp: true})
+	s.answer(request{msg: make([]byte, 12), from: netip.MustParseAddr("192.0.2.1"), tcp: true})
 	expected := `
 # HELP anyedge_gslb_queries_total Queries answered. Types that are asked seldom count as other, unreadable ones as none.
 # TYPE anyedge_gslb_queries_total counter
@@ -292,7 +292,7 @@ anyedge_gslb_queries_total{qtype="txt",rcode="noerror",transport="udp"} 1
 # TYPE anyedge_gslb_steered_answers_total counter
 anyedge_gslb_steered_answers_total{pop="fra",reason="nearest"} 2
 anyedge_gslb_steered_answers_total{pop="none",reason="no_address"} 1
-# HELP anyedge_gslb_truncated_answers_total Answers that did not fit into UDP.
+# HELP anyedge_gslb_truncated_answers_total Answers that did not fit into UDP, or were over the rate limit.
 # TYPE anyedge_gslb_truncated_answers_total counter
 anyedge_gslb_truncated_answers_total 1
 # HELP anyedge_gslb_dropped_total Messages and connections that got no answer.
@@ -339,7 +339,7 @@ func TestFaultIsContained(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.answer(wire, netip.MustParseAddr("192.0.2.1"))
+	s.answer(request{msg: wire, from: netip.MustParseAddr("192.0.2.1"), tcp: true})
 	conn, err := net.Dial("udp", address)
 	if err != nil {
 		t.Fatal(err)

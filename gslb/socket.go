@@ -38,12 +38,7 @@ func listen(address netip.AddrPort, sockets int) (*socket, error) {
 }
 
 func listenOnce(address netip.AddrPort, sockets int) (*socket, error) {
-	// The explicit family keeps [::] from taking IPv4 too, and with it mapped
-	// addresses and clashes with 0.0.0.0.
-	family := "6"
-	if address.Addr().Is4() {
-		family = "4"
-	}
+	family := ipFamily(address.Addr())
 	// The TCP socket comes first: it tells when another process has the address,
 	// which would share UDP without a word.
 	tcp, err := net.ListenTCP("tcp"+family, net.TCPAddrFromAddrPort(address))
@@ -60,6 +55,15 @@ func listenOnce(address netip.AddrPort, sockets int) (*socket, error) {
 		s.udp = append(s.udp, udp)
 	}
 	return s, nil
+}
+
+// ipFamily is the suffix of the networks of an address's family. It keeps [::]
+// from taking IPv4 too, and with it mapped addresses and clashes with 0.0.0.0.
+func ipFamily(addr netip.Addr) string {
+	if addr.Is4() {
+		return "4"
+	}
+	return "6"
 }
 
 // askForDestination makes the socket tell which of the host's addresses a packet

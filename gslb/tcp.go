@@ -1,20 +1,34 @@
 package gslb
 
 import (
+	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"io"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
 )
 
-// serveTCP accepts connections until ctx is done, and joins them.
-func (s *Server) serveTCP(ctx context.Context, listener *net.TCPListener, gate *gate) error {
+// serveTCP accepts connections until ctx is done, and joins them. With a TLS
+// config they are those of DNS over TLS (RFC 7858).
+func (s *Server) serveTCP(ctx context.Context, listener *net.TCPListener, gate *gate, config *tls.Config) error {
+	return s.accept(ctx, listener, gate, func(ctx context.Context, tcp *net.TCPConn, from netip.Addr) {
+		var conn net.Conn = tcp
+		if config != nil {
+			conn = tls.Server(tcp, config)
+		}
+		s.serveConn(ctx, conn, from, config != nil)
+	})
+}
+
+// accept hands connections to serve, each in a goroutine of its own, until ctx is
+// done, and joins those.
+func (s *Server) accept(ctx context.Context, listener *net.TCPListener, gate *gate, serve func(context.Context, *net.TCPConn, netip.Addr)) error {
 	stop := context.AfterFunc(ctx, func() { listener.Close() })
 	defer stop()
 	var conns sync.WaitGroup
@@ -47,7 +61,7 @@ func (s *Server) serveTCP(ctx context.Context, listener *net.TCPListener, gate *
 		conns.Go(func() {
 			defer s.m.connections.Dec()
 			defer gate.leave(from)
-			s.serveConn(ctx, conn, from)
+			serve(ctx, conn, from)
 		})
 	}
 }
@@ -62,10 +76,17 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// serveConn answers the queries of a connection, one after the other (RFC 7766
-// section 6.2.1), until it ends, goes idle, or ctx is done.
-func (s *Server) serveConn(ctx context.Context, conn *net.TCPConn, from netip.Addr) {
+// pipeline bounds the queries of one connection that are answered at a time.
+const pipeline = 32
+
+// serveConn answers the queries of a connection, encrypted if it is one of TLS,
+// until it ends, goes idle, or ctx is done. Queries are answered as they come and
+// answers sent as they are ready, so that a long one, such as a zone transfer,
+// holds up no other (RFC 7766 section 6.2.1).
+func (s *Server) serveConn(ctx context.Context, conn net.Conn, from netip.Addr, encrypted bool) {
 	defer conn.Close()
+	ctx, end := context.WithCancel(ctx)
+	defer end()
 	// mu keeps a later deadline from undoing the one that ends the connection.
 	var mu sync.Mutex
 	stop := context.AfterFunc(ctx, func() {
@@ -74,7 +95,11 @@ func (s *Server) serveConn(ctx context.Context, conn *net.TCPConn, from netip.Ad
 		conn.SetReadDeadline(time.Unix(1, 0))
 	})
 	defer stop()
-	buf := make([]byte, 512) // most queries are far smaller, few larger
+	w := stream{conn: conn, timeout: s.cfg.IdleTimeout}
+	room := make(chan struct{}, pipeline)
+	var answers sync.WaitGroup
+	defer answers.Wait()
+	in := bufio.NewReaderSize(conn, 512) // most queries are far smaller, few larger
 	for {
 		mu.Lock()
 		if ctx.Err() == nil {
@@ -82,25 +107,49 @@ func (s *Server) serveConn(ctx context.Context, conn *net.TCPConn, from netip.Ad
 			conn.SetReadDeadline(time.Now().Add(s.cfg.IdleTimeout))
 		}
 		mu.Unlock()
-		if _, err := io.ReadFull(conn, buf[:2]); err != nil {
+		var length [2]byte
+		if _, err := io.ReadFull(in, length[:]); err != nil {
 			return
 		}
-		length := int(binary.BigEndian.Uint16(buf))
-		msg := slices.Grow(buf[:0], length)[:length]
-		if _, err := io.ReadFull(conn, msg); err != nil {
+		msg := make([]byte, binary.BigEndian.Uint16(length[:]))
+		if _, err := io.ReadFull(in, msg); err != nil {
 			return
 		}
-		answer := s.answer(msg, from)
-		if answer == nil {
-			return // who sends no queries has no use for a connection
-		}
-		framed := append(binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(answer)), uint16(len(answer))), answer...)
-		conn.SetWriteDeadline(time.Now().Add(s.cfg.IdleTimeout))
-		if _, err := conn.Write(framed); err != nil {
-			s.m.dropped.WithLabelValues(dropWrite).Inc()
-			return
-		}
+		room <- struct{}{}
+		answers.Go(func() {
+			defer func() { <-room }()
+			req := request{msg: msg, from: from, tcp: true, encrypted: encrypted}
+			if answer := s.answer(req); answer == nil {
+				end() // who sends no queries has no use for a connection
+			} else if err := w.write(answer); err != nil {
+				s.m.dropped.WithLabelValues(dropWrite).Inc()
+			}
+		})
 	}
+}
+
+// stream writes the messages of a connection, one whole after the other. Any
+// number of goroutines may write.
+type stream struct {
+	conn    net.Conn
+	timeout time.Duration
+
+	mu     sync.Mutex
+	failed error // of an earlier message, after which none can follow
+}
+
+func (w *stream) write(msg []byte) error {
+	framed := append(binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(msg)), uint16(len(msg))), msg...)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.failed != nil {
+		return w.failed
+	}
+	w.conn.SetWriteDeadline(time.Now().Add(w.timeout))
+	if _, w.failed = w.conn.Write(framed); w.failed != nil {
+		w.conn.Close()
+	}
+	return w.failed
 }
 
 // gate bounds the connections, together and of each client address, so that one

@@ -44,12 +44,12 @@ const rescheduleAfter = 5 * time.Millisecond
 func (s *Server) answerBatches(ctx context.Context, fd uintptr) error {
 	b := newBatch()
 	r := udpReader{Server: s, tally: newTally(s.m)}
-	scheduled := time.Now()
+	var scheduled time.Time
 	n := 0
 	for {
-		if now := time.Now(); now.Sub(scheduled) > rescheduleAfter {
+		if r.now.Sub(scheduled) > rescheduleAfter {
 			runtime.Gosched()
-			scheduled = now
+			scheduled = r.now
 		}
 		if 1 < n && n < batchSize {
 			// Under load others who want the core go first: more queries come
@@ -65,7 +65,7 @@ func (s *Server) answerBatches(ctx context.Context, fd uintptr) error {
 		if ctx.Err() != nil && b.in[0].length == 0 {
 			return nil
 		}
-		r.view = s.view.Load()
+		r.view, r.now = s.view.Load(), time.Now()
 		for i := range n {
 			r.answer(b, i)
 		}
@@ -80,6 +80,7 @@ func (s *Server) answerBatches(ctx context.Context, fd uintptr) error {
 type udpReader struct {
 	*Server
 	view  *view
+	now   time.Time // of the batch
 	query fastQuery
 	tally *tally
 }
@@ -88,17 +89,41 @@ type udpReader struct {
 func (r *udpReader) answer(b *batch, i int) {
 	defer r.recovered()
 	msg, from := b.query(i)
-	req := request{msg: msg, from: from, random: rand.Uint64()}
+	req := request{msg: msg, from: from, now: uint32(r.now.Unix()), random: rand.Uint64()}
 	if answer, out, ok := r.view.respondFast(&r.query, req, b.buffer(i)); ok {
+		if !out.known && r.limiter != nil {
+			if act := r.limiter.act(from, out.answer(), r.now, req.random); act != sendAnswer {
+				r.limited(b, i, req, act)
+				return
+			}
+		}
 		r.tally.count(r.view, &out)
 		b.answer(i, answer)
 		return
 	}
 	out := r.view.respond(req)
+	if out.msg != nil && !out.known && r.limiter != nil {
+		if act := r.limiter.act(from, r.limiter.answer(&out, out.name), r.now, req.random); act != sendAnswer {
+			r.limited(b, i, req, act)
+			return
+		}
+	}
 	r.m.count(req, out)
 	if out.msg != nil {
 		b.answer(i, out.msg)
 	}
+}
+
+// limited does with an answer over the rate limit what is to become of it.
+func (r *udpReader) limited(b *batch, i int, req request, act action) {
+	if act == dropAnswer {
+		r.m.dropped.WithLabelValues(dropRate).Inc()
+		return
+	}
+	req.short = true
+	out := r.view.respond(req)
+	r.m.count(req, out)
+	b.answer(i, out.msg)
 }
 
 // recovered ends a fault of the server with the query that hit it, instead of

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"anyedge/gslb/steer"
 
@@ -19,6 +20,15 @@ type view struct {
 	// entries are the packed answers of the fast path: those of zoneEntries, which
 	// steering has no part in, with the others put over them.
 	entries, zoneEntries entries
+
+	identity
+}
+
+// identity is what a view answers that is neither zone nor steering.
+type identity struct {
+	nsid    []byte  // RFC 5001; nil to not give one
+	cookies cookies // nil to ignore cookies
+	idle    time.Duration
 }
 
 // newView joins zones and steering, or says which steered names cannot be
@@ -111,4 +121,14 @@ func (v *view) zoneFor(n name, qtype uint16) *zone {
 		}
 	}
 	return z
+}
+
+func (i *identity) set(nsid string, secrets []CookieSecret) {
+	i.nsid = nil
+	if nsid != "" {
+		i.nsid = []byte(nsid)
+	}
+	if len(secrets) > 0 {
+		i.cookies = secrets
+	}
 }

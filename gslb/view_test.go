@@ -65,6 +65,14 @@ func testZones() []Zone {
 
 func testView(t testing.TB) *view {
 	t.Helper()
+	v := plainView(t)
+	v.identity = identity{nsid: []byte("ns-1"), cookies: cookies{{1, 2, 3}}, idle: 10 * time.Second}
+	return v
+}
+
+// plainView is testView of a server without NSID and cookies.
+func plainView(t testing.TB) *view {
+	t.Helper()
 	zones, err := loadZones(testZones())
 	if err != nil {
 		t.Fatal(err)
@@ -330,7 +338,7 @@ func TestSizes(t *testing.T) {
 }
 
 func TestEDNS(t *testing.T) {
-	v := testView(t)
+	v := plainView(t)
 	q := asker("mail.edge.example", dns.TypeA)
 	if got := ask(t, v, q, "192.0.2.1", false); got.IsEdns0() != nil {
 		t.Error("OPT in the answer to a query without one")
@@ -352,6 +360,47 @@ func TestEDNS(t *testing.T) {
 	got = ask(t, v, q, "192.0.2.1", false)
 	if got.Rcode != dns.RcodeBadVers || len(got.Answer) != 0 || got.IsEdns0().Version() != 0 {
 		t.Errorf("version 1: %v", got)
+	}
+}
+
+func TestOptions(t *testing.T) {
+	v := testView(t)
+	q := asker("mail.edge.example", dns.TypeA)
+	q.SetEdns0(1232, false)
+	opt := q.IsEdns0()
+	opt.Option = []dns.EDNS0{
+		&dns.EDNS0_NSID{Code: dns.EDNS0NSID},
+		&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0011223344556677"},
+		&dns.EDNS0_TCP_KEEPALIVE{Code: dns.EDNS0TCPKEEPALIVE},
+		&dns.EDNS0_PADDING{Padding: make([]byte, 10)},
+	}
+	codes := func(req request) (codes []uint16, length int) {
+		wire, err := q.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.msg, req.from = wire, netip.MustParseAddr("192.0.2.1")
+		out := v.respond(req)
+		for _, o := range unpack(t, out.msg).IsEdns0().Option {
+			codes = append(codes, o.Option())
+		}
+		return codes, len(out.msg)
+	}
+	if got, _ := codes(request{}); !slices.Equal(got, []uint16{dns.EDNS0NSID, dns.EDNS0COOKIE}) {
+		t.Errorf("over UDP: options %v", got)
+	}
+	if got, _ := codes(request{tcp: true}); !slices.Equal(got, []uint16{dns.EDNS0NSID, dns.EDNS0COOKIE, dns.EDNS0TCPKEEPALIVE}) {
+		t.Errorf("over TCP: options %v", got)
+	}
+	got, length := codes(request{tcp: true, encrypted: true})
+	if !slices.Equal(got, []uint16{dns.EDNS0NSID, dns.EDNS0COOKIE, dns.EDNS0TCPKEEPALIVE, dns.EDNS0PADDING}) || length != paddingBlock {
+		t.Errorf("over TLS: options %v, %d octets", got, length)
+	}
+	for about, cookie := range map[string]string{"short": "00112233", "half a server's": "00112233445566778899", "long": strings.Repeat("00", 41)} {
+		opt.Option = []dns.EDNS0{&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: cookie}}
+		if got := ask(t, v, q, "192.0.2.1", false); got.Rcode != dns.RcodeFormatError {
+			t.Errorf("%s cookie: %s", about, dns.RcodeToString[got.Rcode])
+		}
 	}
 }
 
