@@ -1,6 +1,12 @@
 package configs
 
-import "net/netip"
+import (
+	"cmp"
+	"net/netip"
+)
+
+// maxShutdownText is the room of a shutdown communication (RFC 9003 section 2).
+const maxShutdownText = 255
 
 func (b *BGP) check(d *document) {
 	const path = at("bgp")
@@ -11,11 +17,13 @@ func (b *BGP) check(d *document) {
 	d.uniquePrefixes(path.key("prefixes"), b.Prefixes)
 	b.NextHop.check(d, path.key("next_hop"), b.Prefixes)
 	d.wholeSeconds(path.key("hold_time"), b.HoldTime)
-	b.Announce.check(d, path.key("announce"))
-	b.Deprefer.check(d, path.key("deprefer"))
-	for i := range b.Neighbors {
-		b.Neighbors[i].check(d, path.key("neighbors").index(i))
+	if len(b.ShutdownText) > maxShutdownText {
+		d.report(path.key("shutdown_text"), "%d bytes, and a shutdown message has room for %d", len(b.ShutdownText), maxShutdownText)
 	}
+	for i := range b.Neighbors {
+		b.Neighbors[i].check(d, path.key("neighbors").index(i), b)
+	}
+	b.checkActions(d)
 	d.unique(len(b.Neighbors), func(i int) (at, string) {
 		return path.key("neighbors").index(i).key("address"), text(b.Neighbors[i].Address)
 	})
@@ -58,23 +66,26 @@ func (h *NextHop) check(d *document, path at, prefixes []netip.Prefix) {
 	}
 }
 
-func (s *RouteShape) check(d *document, path at) {
-	d.unique(len(s.Communities), func(i int) (at, string) {
-		return path.key("communities").index(i), s.Communities[i]
-	})
-	for i, c := range s.Communities {
-		if !isCommunity(c) {
-			d.report(path.key("communities").index(i), "%s is not asn:value with numbers up to 65535, nor graceful-shutdown, no-export or no-advertise", quote(c))
-		}
-	}
-}
-
-func (n *Neighbor) check(d *document, path at) {
+func (n *Neighbor) check(d *document, path at, b *BGP) {
 	d.checkASN(path.key("asn"), n.ASN)
 	if n.Address.IsValid() && (n.Address.IsUnspecified() || n.Address.IsMulticast()) {
 		d.report(path.key("address"), "%v is not the address of a router", n.Address)
 	}
 	if n.LocalAddress.IsValid() && n.Address.IsValid() && n.LocalAddress.Is4() != n.Address.Is4() {
 		d.report(path.key("local_address"), "%v is not of the family of %v", n.LocalAddress, n.Address)
+	}
+	if n.ASN == b.ASN && n.ASN != 0 && !d.lost("bgp.asn") {
+		d.report(path.key("asn"), "must differ from the own ASN %d: to an internal neighbor a prepended path is a loop", b.ASN)
+	}
+	d.wholeSeconds(path.key("hold_time"), n.HoldTime)
+	d.wholeSeconds(path.key("keepalive_interval"), n.KeepaliveInterval)
+	hold := cmp.Or(n.HoldTime, b.HoldTime)
+	if k := n.KeepaliveInterval; k > hold/3 {
+		d.report(path.key("keepalive_interval"), "must be at most a third of the hold time (%v), not %v", hold, k)
+	}
+	if n.BFD != nil {
+		if detection := n.BFD.Interval * Duration(n.BFD.Multiplier); detection >= hold && !d.lostWithin(path.key("bfd")) {
+			d.report(path.key("bfd"), "notices a failure after %v, which is no sooner than the hold time (%v)", detection, hold)
+		}
 	}
 }

@@ -314,14 +314,23 @@ type BGP struct {
 	Prefixes []netip.Prefix `yaml:"prefixes" required:"true"`
 	// NextHop is the address upstreams forward to, per family.
 	NextHop NextHop `yaml:"next_hop"`
-	// HoldTime of every session, in whole seconds. Default 9s, at least 3s;
+	// HoldTime of the sessions, in whole seconds. Default 9s, at least 3s;
 	// keepalives go out at a third of it.
 	HoldTime Duration `yaml:"hold_time" default:"9s" range:"3s..65535s"`
+	// ShutdownText is what neighbors are told when the agent stops (RFC 9003), at
+	// most 255 bytes. Default: that the speaker stopped.
+	ShutdownText string `yaml:"shutdown_text"`
+	// Actions is the table of named changes of a route, for use in announce,
+	// deprefer and drain, for all neighbors or for one.
+	Actions []Action `yaml:"actions"`
 	// Announce shapes the route in normal service.
 	Announce RouteShape `yaml:"announce"`
 	// Deprefer shapes the route while traffic should go elsewhere. Default:
 	// prepend 3, MED 1000 and GRACEFUL_SHUTDOWN (RFC 8326).
 	Deprefer *RouteShape `yaml:"deprefer"`
+	// Drain shapes the route while an operator takes the node, or a prefix, out
+	// of service and it is not withdrawn yet. Default: as deprefer.
+	Drain *RouteShape `yaml:"drain"`
 	// Neighbors are the upstream routers. At least one.
 	Neighbors []Neighbor `yaml:"neighbors" required:"true"`
 }
@@ -343,6 +352,15 @@ type RouteShape struct {
 	// Communities are "asn:value" pairs (RFC 1997) or well-known names:
 	// graceful-shutdown, no-export, no-advertise. Default none.
 	Communities []string `yaml:"communities"`
+	// LargeCommunities are "asn:data:data" (RFC 8092). Default none.
+	LargeCommunities []string `yaml:"large_communities"`
+	// ExtendedCommunities are "rt:asn:value" (route target), "ro:asn:value"
+	// (route origin) or 0x and sixteen hexadecimal digits (RFC 4360). Default
+	// none.
+	ExtendedCommunities []string `yaml:"extended_communities"`
+	// Actions are names of actions, which change this shape one after the other.
+	// Default none.
+	Actions []string `yaml:"actions"`
 }
 
 // Neighbor is an upstream router.
@@ -359,6 +377,16 @@ type Neighbor struct {
 	PasswordFile string `yaml:"password_file" file:"secret"`
 	// TTLSecurity requires a TTL of 255 (RFC 5082).
 	TTLSecurity bool `yaml:"ttl_security"`
+	// HoldTime of this session, in whole seconds. Default: that of bgp.
+	HoldTime Duration `yaml:"hold_time" range:"3s..65535s"`
+	// KeepaliveInterval is the pace of keepalives if the neighbor accepts the
+	// hold time, in whole seconds, at most a third of it. Default: a third.
+	KeepaliveInterval Duration `yaml:"keepalive_interval" range:"1s..21845s"`
+	// BFD watches the path to this neighbor, which must be on the same link: when
+	// it fails, the session ends at once. Absent: only the hold time tells.
+	BFD *BFD `yaml:"bfd"`
+	// Actions change the routes of this neighbor only, after those of the shape.
+	Actions NeighborActions `yaml:"actions"`
 }
 
 // Health says when the node counts as able to serve.
