@@ -43,6 +43,12 @@ type Announcement struct {
 	blackhole bool // made from a Blackhole
 }
 
+// CheckAnnouncements reports everything that is wrong with a set, as Set would.
+func CheckAnnouncements(set []Announcement) error {
+	_, err := normalizeSet(set)
+	return err
+}
+
 // normalizeSet checks a set of announcements and returns it in its canonical
 // form and order.
 func normalizeSet(set []Announcement) ([]Announcement, error) {

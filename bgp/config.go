@@ -24,6 +24,10 @@ const (
 	defaultFarewell = "anyedge: speaker stopped"
 )
 
+// Check reports everything that is wrong with c, as NewSpeaker and SetNeighbors
+// would.
+func (c Config) Check() error { return c.normalize() }
+
 // normalize fills in defaults and reports everything that is wrong.
 func (c *Config) normalize() error {
 	c.RouterID = c.RouterID.Unmap()

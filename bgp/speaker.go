@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -283,6 +284,18 @@ func (s *Speaker) end(n *neighbor, subcode uint8) {
 	}
 	close(n.gone)
 	delete(s.inside, n.inside)
+}
+
+// SetFarewell replaces the Config's Farewell. Text of more than 255 bytes, or not
+// UTF-8, is an error and changes nothing.
+func (s *Speaker) SetFarewell(text string) error {
+	if err := checkText(text); err != nil {
+		return fmt.Errorf("farewell: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cfg.Farewell = cmp.Or(text, defaultFarewell)
+	return nil
 }
 
 // Shutdown closes the session with a neighbor, tells it why (RFC 9003: at most

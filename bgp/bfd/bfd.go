@@ -214,6 +214,12 @@ func (p *Peer) equal(q *Peer) bool {
 		p.Auth.Meticulous == q.Auth.Meticulous && slices.Equal(p.Auth.Keys, q.Auth.Keys)
 }
 
+// Check reports everything that is wrong with a set of peers, as Manager.Set would.
+func Check(peers []Peer) error {
+	_, err := normalizeSet(peers)
+	return err
+}
+
 // normalizeSet checks a set of peers and returns it in canonical form.
 func normalizeSet(peers []Peer) ([]Peer, error) {
 	var errs []error
