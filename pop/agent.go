@@ -18,12 +18,10 @@
 package pop
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -32,7 +30,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"anyedge/bgp"
 	"anyedge/configs"
 	"anyedge/internal/audit"
 	"anyedge/internal/daemon"
@@ -48,6 +45,7 @@ type Options struct {
 	Sealer  *fleet.Sealer  // nil only with a memory store
 	Catalog *fleet.Catalog // Consul's services; nil without Consul
 	Worker  []string       // the worker's command line: the binary, then its arguments
+	BFD     []string       // likewise of the process that BFD runs in, see [bfd.Config]
 	// StateDir is a directory of this node's own, for what a restart has to find
 	// again: how far a drain had come, and the orders in force; and for the log
 	// of operators' acts. It is made if need be. Empty: nothing is kept, and a
@@ -67,7 +65,7 @@ type Agent struct {
 	catalog    *catalog
 	member     *member
 	rotator    *rotator
-	speaker    *bgp.Speaker    // nil without BGP
+	upstreams  *upstreams      // nil without BGP
 	virtual    *virtualRouters // nil without VRRP
 	supervisor *supervisor
 	conf       *configurator
@@ -114,7 +112,7 @@ func New(o Options) (*Agent, error) {
 	a.conf = newConfigurator(o.File, cfg, a.supervisor, o.Log.With("part", "config"), a.metrics)
 	a.conf.adopted = a.adopted
 	if cfg.BGP != nil {
-		if a.speaker, err = newSpeaker(cfg.BGP, o.Log.With("part", "bgp"), o.Registry); err != nil {
+		if a.upstreams, err = newUpstreams(cfg.BGP, o.BFD, o.Log, o.Registry); err != nil {
 			return nil, err
 		}
 	}
@@ -132,26 +130,6 @@ func New(o Options) (*Agent, error) {
 	}
 	a.resume(now, left.at(now))
 	return a, nil
-}
-
-// newSpeaker reads the neighbors' passwords and makes the speaker.
-func newSpeaker(cfg *configs.BGP, log *slog.Logger, reg prometheus.Registerer) (*bgp.Speaker, error) {
-	c := bgp.Config{ASN: cfg.ASN, RouterID: cfg.RouterID, HoldTime: cfg.HoldTime.Std()}
-	for i, n := range cfg.Neighbors {
-		neighbor := bgp.Neighbor{
-			Address: n.Address, Port: n.Port, ASN: n.ASN,
-			LocalAddress: n.LocalAddress, TTLSecurity: n.TTLSecurity,
-		}
-		if n.PasswordFile != "" {
-			password, err := os.ReadFile(n.PasswordFile)
-			if err != nil {
-				return nil, fmt.Errorf("bgp.neighbors[%d].password_file: %w", i, err)
-			}
-			neighbor.Password = string(bytes.TrimRight(password, "\r\n"))
-		}
-		c.Neighbors = append(c.Neighbors, neighbor)
-	}
-	return bgp.NewSpeaker(c, log, reg)
 }
 
 // String names the agent as a task.
@@ -174,8 +152,8 @@ func (a *Agent) Run(ctx context.Context) error {
 		}),
 		a.member,
 	)
-	if a.speaker != nil {
-		group.Add(daemon.NewTask("bgp speaker", a.speaker.Run))
+	if a.upstreams != nil {
+		group.Add(daemon.NewTask("bgp speaker", a.upstreams.speaker.Run), daemon.NewTask("bfd", a.upstreams.runBFD))
 	}
 	if a.standing != nil {
 		group.Add(daemon.NewTask("state file", a.standing.run))
@@ -236,8 +214,8 @@ func (a *Agent) awaitFleet(ctx context.Context) {
 // newController wires the controller to the parts it acts on.
 func (a *Agent) newController(now time.Time) *controller {
 	c := newController(a.started, a.log.With("part", "controller"), a.metrics, now)
-	if a.speaker != nil {
-		c.speaker = a.speaker
+	if a.upstreams != nil {
+		c.speaker = a.upstreams.speaker
 	}
 	if a.virtual != nil {
 		c.elector = a.virtual
@@ -388,8 +366,12 @@ func (a *Agent) probe(ctx context.Context) error {
 	}
 }
 
-// adopted passes a config that came into force on to the controller.
-func (a *Agent) adopted(cfg *configs.Pop) {
+// adopted passes a config that came into force, with its neighbors, on to those
+// who act on it.
+func (a *Agent) adopted(ctx context.Context, cfg *configs.Pop, n neighbors) {
+	if a.upstreams != nil {
+		a.upstreams.set(ctx, n)
+	}
 	select {
 	case <-a.configs: // one that was not taken yet is out of date
 	default:

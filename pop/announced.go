@@ -57,7 +57,7 @@ func PlanOf(cfg *configs.Pop) preflight.Plan {
 		return p
 	}
 	for _, prefix := range cfg.BGP.Prefixes {
-		s := cfg.BGP.Announce
+		s := normalShape(cfg.BGP)
 		p.Routes = append(p.Routes, preflight.Route{Prefix: prefix.Masked(), MED: s.MED, Prepend: s.Prepend, Communities: s.Communities})
 	}
 	return p
@@ -68,7 +68,7 @@ func reportedPrefixes(cfg *configs.BGP, a Announcement) (list []fleet.Prefix, om
 	if cfg == nil {
 		return nil, 0
 	}
-	s := cfg.Announce
+	s := normalShape(cfg)
 	n := min(len(cfg.Prefixes), fleet.MaxPrefixes)
 	for _, prefix := range cfg.Prefixes[:n] {
 		list = append(list, fleet.Prefix{

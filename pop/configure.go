@@ -26,7 +26,7 @@ type configurator struct {
 	log     *slog.Logger
 	metrics *metrics
 	worker  applier
-	adopted func(*configs.Pop) // told of a config that came into force
+	adopted func(context.Context, *configs.Pop, neighbors) // told of a config that came into force
 	file    string
 	token   string // proves to a probe that our own worker answers
 	quic    proxy.QUICKeys
@@ -125,7 +125,7 @@ func (c *configurator) reload(ctx context.Context, cfg *configs.Pop, in fleetInp
 		return err
 	}
 	c.metrics.reloads.WithLabelValues("applied").Inc()
-	c.adopted(cfg)
+	c.adopted(ctx, cfg, c.files.neighbors)
 	return nil
 }
 
@@ -197,7 +197,11 @@ func restartNeeded(old, cfg *configs.Pop) error {
 	fixed("node", old.Node, cfg.Node)
 	fixed("fleet", old.Fleet, cfg.Fleet)
 	fixed("admin", old.Admin, cfg.Admin)
-	fixed("bgp", session(old.BGP), session(cfg.BGP))
+	fixed("bgp", old.BGP == nil, cfg.BGP == nil)
+	if old.BGP != nil && cfg.BGP != nil {
+		fixed("bgp.asn", old.BGP.ASN, cfg.BGP.ASN)
+		fixed("bgp.router_id", old.BGP.RouterID, cfg.BGP.RouterID)
+	}
 	fixed("vrrp", old.VRRP, cfg.VRRP)
 	fixed("health", old.Health, cfg.Health)
 	fixed("guard", old.Guard, cfg.Guard)
@@ -205,14 +209,6 @@ func restartNeeded(old, cfg *configs.Pop) error {
 	fixed("log.level", old.Log.Level, cfg.Log.Level)
 	fixed("log.format", old.Log.Format, cfg.Log.Format)
 	return errors.Join(errs...)
-}
-
-// session is the part of the BGP config that a running speaker cannot change.
-func session(b *configs.BGP) *configs.BGP {
-	if b == nil {
-		return nil
-	}
-	return &configs.BGP{ASN: b.ASN, RouterID: b.RouterID, HoldTime: b.HoldTime, Neighbors: b.Neighbors}
 }
 
 // update takes what the fleet says now. It sends the worker a new state only

@@ -45,7 +45,7 @@ func newDesk(t *testing.T) (*desk, []string) {
 	addresses := []string{"127.0.0.1:8080", freeAddress(t).String(), "127.0.0.1:8081", freeAddress(t).String()}
 	d := &desk{worker: new(recorder)}
 	d.configurator = newConfigurator("pop.yaml", parse(t, testConfig, addresses...), d.worker, quiet, newMetrics(nil))
-	d.adopted = func(cfg *configs.Pop) { d.taken = append(d.taken, cfg) }
+	d.adopted = func(_ context.Context, cfg *configs.Pop, _ neighbors) { d.taken = append(d.taken, cfg) }
 	if err := d.start(t.Context(), fleetInputs{inventories: inventories{}}); err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestBadConfigChangesNothing(t *testing.T) {
 		refuse  error // the worker's
 		want    string
 	}{
-		"needs a restart":   {[]string{"asn: 64512", "asn: 64513"}, nil, "bgp changed"},
+		"needs a restart":   {[]string{"asn: 64512", "asn: 64513"}, nil, "bgp.asn changed"},
 		"missing file":      {[]string{"backends: [{", "tls: {ca_file: /nonexistent/ca.pem, server_name: api}, backends: [{"}, nil, "pools[0].tls.ca_file"},
 		"refused by worker": {[]string{"  - {name: alt", "  - {name: more, clear: true, address: \"FREE\"}\n  - {name: alt"}, &refusedError{"no"}, "no"},
 		"address is taken":  {[]string{"name: alt, address: \"127.0.0.1:8081\"", "name: alt, address: \"TAKEN\""}, nil, "listener alt: "},
@@ -184,14 +184,15 @@ func TestRestartNeeded(t *testing.T) {
 		"node":           {[]string{"fra-1", "fra-2"}, "node"},
 		"fleet":          {[]string{"memory: true", "memory: true, report_ttl: 9s"}, "fleet"},
 		"admin":          {[]string{"bgp:", "admin: {address: \"127.0.0.1:9999\"}\nbgp:"}, "admin"},
-		"neighbor":       {[]string{"10.0.1.254", "10.0.1.253"}, "bgp"},
-		"hold time":      {[]string{"router_id", "hold_time: 30s\n  router_id"}, "bgp"},
+		"neighbor":       {[]string{"10.0.1.254", "10.0.1.253"}, ""},
+		"hold time":      {[]string{"router_id", "hold_time: 30s\n  router_id"}, ""},
+		"router ID":      {[]string{"router_id: 10.0.1.1", "router_id: 10.0.1.2"}, "bgp.router_id"},
 		"no bgp":         {[]string{testConfig[strings.Index(testConfig, "bgp:"):], ""}, "bgp"},
 		"judge":          {[]string{"bgp:", "health: {hold_down: 30s}\nbgp:"}, "health"},
 		"guard":          {[]string{"bgp:", "guard: {min_pops: 2}\nbgp:"}, "guard"},
 		"tickets":        {[]string{"bgp:", "tls: {tickets: {rotate: 2h}}\nbgp:"}, "tls.tickets"},
 		"log":            {[]string{"bgp:", "log: {level: debug, format: json}\nbgp:"}, "log.level log.format"},
-		"several at one": {[]string{"fra-1", "fra-2", "asn: 64512", "asn: 64513"}, "node bgp"},
+		"several at one": {[]string{"fra-1", "fra-2", "asn: 64512", "asn: 64513"}, "node bgp.asn"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := restartNeeded(old, parse(t, testConfig, tc.replace...))

@@ -1,7 +1,6 @@
 package pop
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -262,7 +261,7 @@ func (c *controller) set(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, setTimeout)
 	defer cancel()
 	c.refused = ""
-	if err := c.speaker.Set(ctx, announcements(c.cfg.BGP, c.route.announced, c.route.except)); err != nil {
+	if err := c.speaker.Set(ctx, announcements(c.cfg.BGP, c.route.announced, c.route.except, c.route.draining)); err != nil {
 		c.refused = err.Error()
 		c.log.Error("speaker did not take the announcement yet", "announcement", c.route.announced, "error", err)
 	}
@@ -351,35 +350,4 @@ func (c *controller) state(v health.Verdict) state {
 		Except: c.route.except, Orders: c.orders, Standby: c.standby,
 		Drain: c.route.drain, Lease: c.route.lease.answer, Worker: c.worker,
 	}
-}
-
-// announcements returns the routes for an announcement, but for exceptions: none
-// for what is withdrawn.
-func announcements(cfg *configs.BGP, a Announcement, ex exceptions) []bgp.Announcement {
-	var routes []bgp.Announcement
-	for _, p := range cfg.Prefixes {
-		shape := cfg.Announce
-		switch ex.of(p, a) {
-		case Withdrawn:
-			continue
-		case Depreferred:
-			shape = *cfg.Deprefer
-		}
-		communities := make([]uint32, 0, len(shape.Communities))
-		for _, s := range shape.Communities {
-			// The config was validated against the same syntax.
-			if v, err := bgp.ParseCommunity(s); err == nil {
-				communities = append(communities, v)
-			}
-		}
-		hop := cfg.NextHop.IPv4
-		if p.Addr().Is6() {
-			hop = cfg.NextHop.IPv6
-		}
-		routes = append(routes, bgp.Announcement{
-			Prefix: p, NextHop: hop, MED: shape.MED, Prepend: shape.Prepend, Communities: communities,
-		})
-	}
-	slices.SortFunc(routes, func(a, b bgp.Announcement) int { return cmp.Compare(a.Prefix.String(), b.Prefix.String()) })
-	return routes
 }

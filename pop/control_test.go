@@ -268,29 +268,3 @@ func TestAddedAddressIsUnknownUntilProbed(t *testing.T) {
 		n.await(Withdrawn, 3*time.Second)
 	})
 }
-
-func TestAnnouncementsOfEachState(t *testing.T) {
-	cfg := parse(t, testConfig)
-	if got := announcements(cfg.BGP, Withdrawn, nil); got != nil {
-		t.Errorf("withdrawn: %v, want nil", got)
-	}
-	normal, less := announcements(cfg.BGP, Announced, nil), announcements(cfg.BGP, Depreferred, nil)
-	if len(normal) != 2 || len(less) != 2 {
-		t.Fatalf("%d and %d routes, want 2", len(normal), len(less))
-	}
-	for i := range normal {
-		want := cfg.BGP.NextHop.IPv4
-		if normal[i].Prefix.Addr().Is6() {
-			want = cfg.BGP.NextHop.IPv6
-		}
-		if normal[i].NextHop != want || less[i].NextHop != want {
-			t.Errorf("next hops %s and %s, want %s", normal[i].NextHop, less[i].NextHop, want)
-		}
-		if normal[i].Prepend != 0 || less[i].Prepend != 3 || less[i].MED != 1000 {
-			t.Errorf("normal %+v, de-preferred %+v", normal[i], less[i])
-		}
-		if len(normal[i].Communities) != 0 || !slices.Equal(less[i].Communities, []uint32{0xffff0000}) { // RFC 8326
-			t.Errorf("communities %x and %x", normal[i].Communities, less[i].Communities)
-		}
-	}
-}

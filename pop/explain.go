@@ -29,8 +29,8 @@ type Explanation struct {
 // are, with the last decisions.
 func (a *Agent) Explain(prefix netip.Prefix, decisions int) Explanation {
 	x := explanation{node: a.started.Node, cfg: a.conf.config().BGP, prefix: prefix, status: a.Status(), now: time.Now()}
-	if a.speaker != nil {
-		s := a.speaker.Status()
+	if a.upstreams != nil {
+		s := a.upstreams.speaker.Status()
 		x.bgp = &s
 	}
 	e := Explanation{

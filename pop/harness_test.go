@@ -127,7 +127,7 @@ func simulate(t *testing.T, f func(t *testing.T, n *node), replace ...string) {
 
 // Set implements [announcer].
 func (n *node) Set(_ context.Context, routes []bgp.Announcement) error {
-	if want := announcements(n.c.cfg.BGP, n.c.route.announced, n.c.route.except); !reflect.DeepEqual(routes, want) {
+	if want := announcements(n.c.cfg.BGP, n.c.route.announced, n.c.route.except, n.c.route.draining); !reflect.DeepEqual(routes, want) {
 		n.t.Errorf("speaker was set to %v while %s, want %v", routes, n.c.route.announced, want)
 	}
 	n.sets, n.told = append(n.sets, routes), n.c.route.announced

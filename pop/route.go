@@ -23,6 +23,7 @@ type route struct {
 	reason    string
 	since     time.Time // of announced
 	except    exceptions
+	draining  bool         // de-preferred, and a drain goes on
 	wish      Announcement // of the rules, before the guard was asked
 	rule      Rule         // behind the wish
 	wanted    time.Time    // since when it has been wished to withdraw; zero while it is not
@@ -124,15 +125,17 @@ func (r *route) permit(ctx context.Context, now time.Time, view fleetView, d dec
 }
 
 // follow takes the decision, and what orders make different for some prefixes,
-// as what is announced now, and reports whether that is a change.
+// as what is announced now, and reports whether that is a change. That a drain
+// begins while the route is de-preferred anyway is one.
 func (r *route) follow(now time.Time, d decision, ex exceptions) bool {
 	r.reason = d.reason
 	changed := d.want != r.announced
 	if changed {
 		r.announced, r.since = d.want, now
 	}
-	changed = changed || !ex.equal(r.except)
-	r.except = ex
+	draining := d.want == Depreferred && r.drain.stage != DrainNone && r.drain.stage != ""
+	changed = changed || !ex.equal(r.except) || draining != r.draining
+	r.except, r.draining = ex, draining
 	return changed
 }
 

@@ -19,9 +19,11 @@ type material struct {
 	certificates []termination.CertPEM
 	clientCAs    []byte
 	poolCAs      map[string][]byte // by pool
+	neighbors    neighbors         // zero without BGP
 }
 
-// readMaterial reads every file that the worker's part of the config names.
+// readMaterial reads every file that a reload of the config reads, and checks
+// what it says about neighbors.
 func readMaterial(cfg *configs.Pop) (*material, error) {
 	m := &material{poolCAs: make(map[string][]byte)}
 	var errs []error
@@ -46,6 +48,12 @@ func readMaterial(cfg *configs.Pop) (*material, error) {
 	for i, p := range cfg.Pools {
 		if p.TLS != nil {
 			m.poolCAs[p.Name] = read(fmt.Sprintf("pools[%d].tls.ca_file", i), p.TLS.CAFile)
+		}
+	}
+	if cfg.BGP != nil {
+		var err error
+		if m.neighbors, err = readNeighbors(cfg.BGP); err != nil {
+			errs = append(errs, err)
 		}
 	}
 	return m, errors.Join(errs...)

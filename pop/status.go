@@ -10,6 +10,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"anyedge/bgp"
+	"anyedge/bgp/bfd"
 	"anyedge/configs"
 	"anyedge/internal/audit"
 	"anyedge/internal/fleet"
@@ -105,8 +106,11 @@ type FleetStatus struct {
 // Routes is what GET /v1/routes shows.
 type Routes struct {
 	Announcement AnnouncementStatus `json:"announcement"`
-	BGP          *bgp.Status        `json:"bgp,omitempty"`
-	VRRP         []vrrp.Status      `json:"vrrp,omitempty"`
+	// Routes is every service prefix towards every neighbor.
+	Routes []bgp.Route   `json:"routes,omitempty"`
+	BGP    *bgp.Status   `json:"bgp,omitempty"`
+	BFD    []bfd.Status  `json:"bfd,omitempty"`
+	VRRP   []vrrp.Status `json:"vrrp,omitempty"`
 }
 
 // Tickets is what GET /v1/tickets shows: never a key.
@@ -166,9 +170,9 @@ func (a *Agent) Healthy() bool {
 // Routes returns what should be announced, and what is, to whom.
 func (a *Agent) Routes() Routes {
 	r := Routes{Announcement: a.Status().Announcement}
-	if a.speaker != nil {
-		s := a.speaker.Status()
-		r.BGP = &s
+	if a.upstreams != nil {
+		s := a.upstreams.speaker.Status()
+		r.Routes, r.BGP, r.BFD = a.upstreams.speaker.Routes(), &s, a.upstreams.paths.Status()
 	}
 	if a.virtual != nil {
 		r.VRRP = a.virtual.status()

@@ -42,6 +42,7 @@ func commands() []command {
 		{name: "undrain", args: "[--admin IP:PORT]", summary: "put it back into service", run: runUndrain},
 		{name: "override", args: "announce|withdraw|depreference|clear|list [flags]", summary: "overrule a node, PoP, region or the fleet for a while", run: runOverride},
 		{name: "version", summary: "print the version", run: runVersion},
+		{name: "bfd", hidden: true, summary: "the process that BFD runs in, started by \"anyedge pop\" only", run: runBFD},
 		{name: "proxy", hidden: true, summary: "the worker, started by \"anyedge pop\" only", run: runWorker},
 	}
 }

@@ -59,6 +59,7 @@ func runPop(c *invocation) error {
 	agent, err := pop.New(pop.Options{
 		File: *file, Config: cfg, Store: store, Sealer: sealer, Catalog: catalog,
 		Worker:   []string{binary, "proxy", "--log-level", cfg.Log.Level, "--log-format", cfg.Log.Format},
+		BFD:      []string{binary, "bfd"},
 		StateDir: *state,
 		Log:      log.With("node", cfg.Node.Name),
 		Registry: registry,

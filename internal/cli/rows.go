@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"anyedge/bgp/bfd"
 	"anyedge/configs"
 	"anyedge/internal/health"
 	"anyedge/internal/ops"
@@ -87,6 +88,13 @@ func statusRows(now time.Time, s pop.Status, routes pop.Routes, pools pop.Pools)
 			}
 			add("neighbor", tone, "%s AS%d %s, %d routes sent, %d updates refused", n.Address, n.ASN, n.State, len(n.AdjRIBOut), n.RefusedUpdates)
 		}
+	}
+	for _, b := range routes.BFD {
+		tone := ops.ToneOK
+		if b.State != bfd.Up {
+			tone = ops.ToneBad
+		}
+		add("bfd", tone, "%s %s, changed %s, notices a failure after %s, %d so far", b.Peer, b.State, ago(b.Since), b.DetectionTime, b.Failures)
 	}
 	for _, v := range routes.VRRP {
 		tone := ops.ToneOK

@@ -1,0 +1,121 @@
+package pop
+
+import (
+	"net/netip"
+	"reflect"
+	"slices"
+
+	"anyedge/bgp"
+	"anyedge/configs"
+)
+
+// withheldWithdrawn is why a prefix is not announced while the node is
+// withdrawn, for those who look at the routes.
+const withheldWithdrawn = "withdrawn"
+
+// announcements returns the routes for an announcement, but for exceptions: those
+// that are withdrawn stay in the set and are withheld. Draining says that a
+// de-preferred route is on its way out by an operator's hand; the exceptions are
+// that, too.
+func announcements(cfg *configs.BGP, a Announcement, ex exceptions, draining bool) []bgp.Announcement {
+	return routesIn(cfg, func(p netip.Prefix) string {
+		switch own := ex.of(p, a); {
+		case own == Withdrawn:
+			return ""
+		case own == Depreferred && (draining || own != a):
+			return configs.StateDrain
+		case own == Depreferred:
+			return configs.StateDeprefer
+		}
+		return configs.StateAnnounce
+	})
+}
+
+// routesIn returns the routes of prefixes in the given states, of which "" is
+// withdrawn. Each names the neighbors that it is for: a neighbor that is new
+// gets nothing that was meant for the others.
+func routesIn(cfg *configs.BGP, state func(netip.Prefix) string) []bgp.Announcement {
+	table := actions(cfg)
+	var routes []bgp.Announcement
+	for _, p := range slices.SortedFunc(slices.Values(cfg.Prefixes), netip.Prefix.Compare) {
+		base := bgp.Announcement{Prefix: p, NextHop: cfg.NextHop.IPv4}
+		if p.Addr().Is6() {
+			base.NextHop = cfg.NextHop.IPv6
+		}
+		s := state(p)
+		if s == "" {
+			base.Withheld = withheldWithdrawn
+			s = configs.StateAnnounce
+		}
+		shape := cfg.Shape(s)
+		base.MED, base.Prepend = shape.MED, shape.Prepend
+		base.Communities, base.LargeCommunities, base.ExtendedCommunities =
+			communities(shape.Communities, shape.LargeCommunities, shape.ExtendedCommunities)
+		var groups []bgp.Announcement // alike but for their neighbors
+		for i := range cfg.Neighbors {
+			n := &cfg.Neighbors[i]
+			// The config was validated: every name is in the table.
+			one, err := table.Apply(base, slices.Concat(shape.Actions, n.Actions.In(s))...)
+			if err != nil {
+				panic(err)
+			}
+			k := slices.IndexFunc(groups, func(g bgp.Announcement) bool {
+				g.Neighbors = nil
+				return reflect.DeepEqual(g, one)
+			})
+			if k < 0 {
+				groups, k = append(groups, one), len(groups)
+			}
+			groups[k].Neighbors = append(groups[k].Neighbors, n.Address)
+		}
+		routes = append(routes, groups...)
+	}
+	return routes
+}
+
+// actions is a config's table in the speaker's terms.
+func actions(cfg *configs.BGP) bgp.Actions {
+	table := make(bgp.Actions, len(cfg.Actions))
+	for _, a := range cfg.Actions {
+		action := bgp.Action{Prepend: a.Prepend, MED: a.MED, Withhold: a.Withhold}
+		action.Communities, action.LargeCommunities, action.ExtendedCommunities =
+			communities(a.Communities, a.LargeCommunities, a.ExtendedCommunities)
+		table[a.Name] = action
+	}
+	return table
+}
+
+// communities parses the communities of a config, which was validated against
+// the same syntax.
+func communities(standard, large, extended []string) (bgp.Communities, bgp.LargeCommunities, bgp.ExtendedCommunities) {
+	return parsed(standard, bgp.ParseCommunity), parsed(large, bgp.ParseLargeCommunity), parsed(extended, bgp.ParseExtendedCommunity)
+}
+
+func parsed[C any](texts []string, parse func(string) (C, error)) []C {
+	all := make([]C, 0, len(texts))
+	for _, text := range texts {
+		c, err := parse(text)
+		if err != nil {
+			panic(err)
+		}
+		all = append(all, c)
+	}
+	return all
+}
+
+// normalShape is the route of normal service with its actions, as far as it is
+// the same for all neighbors.
+func normalShape(cfg *configs.BGP) configs.RouteShape {
+	s := cfg.Announce
+	s.Communities = slices.Clone(s.Communities)
+	for _, name := range s.Actions {
+		i := slices.IndexFunc(cfg.Actions, func(a configs.Action) bool { return a.Name == name })
+		a := cfg.Actions[i]
+		s.Prepend = min(s.Prepend+a.Prepend, 16)
+		if a.MED != nil {
+			s.MED = *a.MED
+		}
+		s.Communities = append(s.Communities, a.Communities...)
+	}
+	return s
+}
