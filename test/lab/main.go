@@ -23,6 +23,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -78,6 +79,13 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 	flags.StringVar(&c.options.Binary, "anyedge", "bin/anyedge", "the product")
 	flags.StringVar(&c.options.Consul, "consul", ".cache/consul", "a Consul server")
 	flags.StringVar(&c.options.Prefix, "prefix", edge.DefaultPrefix, "begins the names of the namespaces")
+	flags.BoolFunc("bfd", fmt.Sprintf("BFD of %d times %v between the nodes and their routers (with run and up)", topology.DefaultBFD.Multiplier, topology.DefaultBFD.Interval), func(s string) error {
+		on, err := strconv.ParseBool(s)
+		if on {
+			c.options.Topology.BFD = topology.DefaultBFD
+		}
+		return err
+	})
 	flags.Usage = func() {
 		fmt.Fprint(errOut, usage)
 		for _, e := range events {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"anyedge/bgp/bfd"
 	"anyedge/bgp/shield"
 	"anyedge/pop"
 	"anyedge/test/lab/topology"
@@ -62,8 +63,8 @@ func (l *Lab) get(ctx context.Context, machine, url string, out any) error {
 	return json.Unmarshal(body, out)
 }
 
-// announces is nil while a node announces and every session of it is
-// Established.
+// announces is nil while a node announces, every session of it is Established,
+// and BFD is Up with every neighbor, if it is spoken.
 func (l *Lab) announces(ctx context.Context, node string) error {
 	r, err := l.Routes(ctx, node)
 	if err != nil {
@@ -75,6 +76,14 @@ func (l *Lab) announces(ctx context.Context, node string) error {
 	for _, n := range r.BGP.Neighbors {
 		if n.State != shield.Established {
 			return fmt.Errorf("neighbor %s is %s: %s", n.Address, n.State, n.LastError)
+		}
+	}
+	if want := len(r.BGP.Neighbors); l.Plan.BFD.On() && len(r.BFD) != want {
+		return fmt.Errorf("%d neighbors and %d BFD sessions", want, len(r.BFD))
+	}
+	for _, b := range r.BFD {
+		if b.State != bfd.Up {
+			return fmt.Errorf("BFD with %s is %s", b.Peer, b.State)
 		}
 	}
 	return nil

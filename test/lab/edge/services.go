@@ -36,7 +36,7 @@ func (l *Lab) commands(m *topology.Machine) []command {
 	switch m.Role {
 	case topology.CoreRouter, topology.PopRouter:
 		if m.Daemon == topology.BIRD {
-			return []command{{"bird", []string{"bird", "-f", "-c", file("bird.conf"), "-s", file(birdSocket), "-P", file("bird.pid")}}}
+			return []command{{"bird", l.punctual("bird", "-f", "-c", file("bird.conf"), "-s", file(birdSocket), "-P", file("bird.pid"))}}
 		}
 		daemons := []string{"zebra", "bgpd"}
 		if m.Role == topology.PopRouter {
@@ -49,7 +49,7 @@ func (l *Lab) commands(m *topology.Machine) []command {
 				"--vty_socket", l.path(m.Name), "-P", "0", "-u", frrUser, "-g", frrUser, "--log", "stdout", "--log-level", "informational",
 			}
 			if daemon == "bfdd" {
-				argv = append(argv, "--bfdctl", file("bfdd.sock"))
+				argv = l.punctual(append(argv, "--bfdctl", file("bfdd.sock"))...)
 			}
 			all = append(all, command{daemon, argv})
 		}
@@ -64,6 +64,15 @@ func (l *Lab) commands(m *topology.Machine) []command {
 		return []command{{"consul", []string{l.options.Consul, "agent", "-dev", "-node=lab", "-log-level=warn", "-config-file=" + file("consul.json")}}}
 	}
 	return nil
+}
+
+// punctual gives a router's BFD real-time priority, as the edge's own has: what a
+// lab shows is not how one machine for everybody schedules the routers.
+func (l *Lab) punctual(argv ...string) []string {
+	if !l.Plan.BFD.On() {
+		return argv
+	}
+	return append([]string{"chrt", "--fifo", "10"}, argv...)
 }
 
 // start starts everything that runs on a machine.

@@ -37,7 +37,7 @@ func (p *Plan) nodeConfig(m *Machine) ([]byte, error) {
 			ASN: ServiceASN, RouterID: m.Address(false), Prefixes: p.Service,
 			NextHop:   configs.NextHop{IPv4: m.Address(false), IPv6: m.Address(true)},
 			HoldTime:  span(HoldTime),
-			Neighbors: []configs.Neighbor{{Address: router.Address(false), ASN: router.ASN, LocalAddress: m.Address(false)}},
+			Neighbors: []configs.Neighbor{{Address: router.Address(false), ASN: router.ASN, LocalAddress: m.Address(false), BFD: p.nodeBFD()}},
 		},
 		Health: configs.Health{
 			ProbeInterval: span(250 * time.Millisecond), VitalsInterval: span(100 * time.Millisecond), VitalsTimeout: span(time.Second),
@@ -48,6 +48,14 @@ func (p *Plan) nodeConfig(m *Machine) ([]byte, error) {
 		Drain:  configs.Drain{Deprefer: span(time.Second), Withdraw: span(time.Second), Close: span(3 * time.Second)},
 		Worker: configs.Worker{CrashWindow: span(10 * time.Second), DrainTimeout: span(3 * time.Second)},
 	})
+}
+
+// nodeBFD is a node's side of BFD with its router, or nil.
+func (p *Plan) nodeBFD() *configs.BFD {
+	if !p.BFD.On() {
+		return nil
+	}
+	return &configs.BFD{Interval: span(p.BFD.Interval), Multiplier: p.BFD.Multiplier}
 }
 
 // listeners are the service addresses, which every node has, and those of the

@@ -63,6 +63,7 @@ func (p *Plan) routerFiles(files map[string][]byte, m *Machine) error {
 	for _, name := range names {
 		text, err := render(name, map[string]any{
 			"Machine": m, "Refused": p.refused(m), "Hold": int(HoldTime.Seconds()), "Keepalive": int(Keepalive.Seconds()),
+			"BFD": p.BFD,
 		})
 		if err != nil {
 			return err

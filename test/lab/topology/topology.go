@@ -21,6 +21,7 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
+	"time"
 )
 
 // Topology is a lab's network.
@@ -37,6 +38,9 @@ type Topology struct {
 	Pops []Pop
 	// Clients are the places that requests come from.
 	Clients []Client
+	// BFD is spoken between the nodes and the upstream router of every PoP. Zero:
+	// none.
+	BFD BFD
 	// Consul and DNS name the cores that the Consul server and the DNS node
 	// are attached to.
 	Consul, DNS string
@@ -79,6 +83,23 @@ type Pop struct {
 	// Origins is how many demo origins there are, 1 to 8.
 	Origins int
 }
+
+// BFD are the timers of every BFD session, of both sides.
+type BFD struct {
+	// Interval is whole milliseconds, 10ms to 1m; zero turns BFD off.
+	Interval time.Duration
+	// Multiplier is 2 to 255.
+	Multiplier int
+}
+
+// DefaultBFD notices a failure within 150 ms.
+var DefaultBFD = BFD{Interval: 50 * time.Millisecond, Multiplier: 3}
+
+// On reports whether BFD is spoken.
+func (b BFD) On() bool { return b.Interval > 0 }
+
+// Milliseconds is the Interval for the configs of routers.
+func (b BFD) Milliseconds() int64 { return b.Interval.Milliseconds() }
 
 // Client is a machine that sends requests.
 type Client struct {
@@ -174,6 +195,9 @@ func (t *Topology) validate() error {
 	for _, c := range t.Clients {
 		name("client", c.Name)
 		core("client "+c.Name, c.Core)
+	}
+	if b := t.BFD; b.On() && (b.Interval < 10*time.Millisecond || b.Interval > time.Minute || b.Interval%time.Millisecond != 0 || b.Multiplier < 2 || b.Multiplier > 255) {
+		report("bfd: %v times %d is not 2 to 255 intervals of 10ms to 1m in whole milliseconds", b.Interval, b.Multiplier)
 	}
 	core("consul", t.Consul)
 	core("dns", t.DNS)
