@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"anyedge/test/lab/topology"
@@ -105,6 +106,36 @@ func (l *Lab) established(ctx context.Context, router string) error {
 		}
 	}
 	return err
+}
+
+// pathsUp is nil when a router has every BFD session Up that it should have.
+func (l *Lab) pathsUp(ctx context.Context, router string) error {
+	if !l.Plan.BFD.On() {
+		return nil
+	}
+	m, command := l.Plan.Machine(router), "show bfd peers brief"
+	if m.Daemon == topology.BIRD {
+		command = "show bfd sessions"
+	}
+	out, err := l.Ask(ctx, router, command)
+	if err != nil {
+		return err
+	}
+	up := make(map[string]bool) // by the words of the lines that say so
+	for line := range strings.Lines(out) {
+		words := strings.Fields(line)
+		if slices.ContainsFunc(words, func(w string) bool { return strings.EqualFold(w, "up") }) {
+			for _, w := range words {
+				up[w] = true
+			}
+		}
+	}
+	for _, s := range m.Sessions {
+		if s.Node && !up[s.Address.String()] {
+			return fmt.Errorf("%s has no BFD session Up with %s: %s", router, s.Peer, strings.TrimSpace(out))
+		}
+	}
+	return nil
 }
 
 // clearSessions ends every BGP session of a router; its daemon opens them again.

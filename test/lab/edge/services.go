@@ -152,7 +152,14 @@ func (l *Lab) awaitService(ctx context.Context) error {
 	}
 	routers := slices.Concat(l.Plan.Of(topology.CoreRouter, ""), l.Plan.Of(topology.PopRouter, ""))
 	if err := l.each(routers, func(m *topology.Machine) error {
-		return l.Eventually(ctx, "has its sessions", limit, func(ctx context.Context) error { return l.established(ctx, m.Name) })
+		return l.Eventually(ctx, "has its sessions", limit, func(ctx context.Context) error {
+			if m.Role == topology.PopRouter {
+				if err := l.pathsUp(ctx, m.Name); err != nil {
+					return err
+				}
+			}
+			return l.established(ctx, m.Name)
+		})
 	}); err != nil {
 		return err
 	}
@@ -172,7 +179,7 @@ func (l *Lab) awaitService(ctx context.Context) error {
 func (l *Lab) AwaitCalm(ctx context.Context, node, client string, v6 bool, limit time.Duration) error {
 	router := l.Plan.Router(l.Plan.Machine(node).Pop)
 	err := l.Eventually(ctx, node+" announces again", limit, func(ctx context.Context) error {
-		return errors.Join(l.announces(ctx, node), l.established(ctx, router.Name), l.unleased(ctx))
+		return errors.Join(l.announces(ctx, node), l.established(ctx, router.Name), l.pathsUp(ctx, router.Name), l.unleased(ctx))
 	})
 	if err != nil {
 		return err

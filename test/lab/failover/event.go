@@ -18,6 +18,9 @@ type event struct {
 	undo func(context.Context, *edge.Lab) error
 	// stays: the next event begins with what this one leaves.
 	stays bool
+	// hold: there is no BFD, only the hold time tells. Such events are played in
+	// labs of their own.
+	hold bool
 	// passive: nothing is expected to happen, so the other lab need not wait.
 	passive bool
 	// busy has the client send, beside the usual, so many requests over kept
@@ -72,17 +75,16 @@ var events = []event{
 		undo: startAgain, holds: moved, bars: []bar{movedWithin(time.Second)},
 	},
 	{
-		name: "power-off", title: "host power-off, hold time 3 s",
-		play: func(ctx context.Context, l *edge.Lab) (time.Time, error) { return l.PowerOff(ctx, node) },
-		undo: func(ctx context.Context, l *edge.Lab) error { return l.PowerOn(ctx, node) }, holds: moved,
+		name: "power-off", title: "host power-off, BFD 3 × 50 ms",
+		play: powerOff, undo: powerOn, holds: moved, bars: []bar{movedWithin(time.Second)},
 	},
 	{
-		name: "lose-from", title: "silent loss of what the node sends, hold time 3 s",
+		name: "lose-from", title: "silent loss of what the node sends, BFD",
 		play: func(ctx context.Context, l *edge.Lab) (time.Time, error) { return l.Lose(ctx, nodeEnd(l)) },
 		undo: func(ctx context.Context, l *edge.Lab) error { return l.Mend(ctx, nodeEnd(l)) }, holds: moved,
 	},
 	{
-		name: "lose-to", title: "silent loss of what the node is sent, hold time 3 s",
+		name: "lose-to", title: "silent loss of what the node is sent, BFD",
 		play: func(ctx context.Context, l *edge.Lab) (time.Time, error) { return l.Lose(ctx, switchEnd(l)) },
 		undo: func(ctx context.Context, l *edge.Lab) error { return l.Mend(ctx, switchEnd(l)) }, holds: moved,
 	},
@@ -118,7 +120,15 @@ var events = []event{
 		play:  func(ctx context.Context, l *edge.Lab) (time.Time, error) { return l.FlapSession(ctx, node) },
 		until: func(f edge.Failover) bool { return !f.Back.IsZero() && f.Standing(f.Returned, settled) }, holds: returned,
 	},
+	{
+		name: "power-off-hold", title: "host power-off, no BFD, hold time 3 s",
+		play: powerOff, undo: powerOn, hold: true, holds: moved,
+	},
 }
+
+func powerOff(ctx context.Context, l *edge.Lab) (time.Time, error) { return l.PowerOff(ctx, node) }
+
+func powerOn(ctx context.Context, l *edge.Lab) error { return l.PowerOn(ctx, node) }
 
 func nodeEnd(l *edge.Lab) topology.End { return l.Plan.Machine(node).Uplink() }
 

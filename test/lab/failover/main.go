@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -168,14 +169,27 @@ func renderAll(b *bench) string {
 	return table + renderTakeovers(b.takeovers)
 }
 
-// run measures behind both kinds of router.
+// run measures behind both kinds of router, first with BFD, then without.
 func (b *bench) run(ctx context.Context) error {
+	for _, hold := range []bool{false, true} {
+		some := slices.DeleteFunc(slices.Clone(b.events), func(e event) bool { return e.hold != hold })
+		if len(some) == 0 {
+			continue
+		}
+		if err := b.behindBoth(ctx, some, hold); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) behindBoth(ctx context.Context, some []event, hold bool) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
 	for _, d := range daemons {
 		wg.Go(func() {
-			if err := b.behind(ctx, d); err != nil {
+			if err := b.behind(ctx, d, some, hold); err != nil {
 				cancel(fmt.Errorf("behind %s: %w", d, err))
 			}
 		})
@@ -184,11 +198,11 @@ func (b *bench) run(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// behind brings up a lab whose first PoP has such a router, plays all events in
+// behind brings up a lab whose first PoP has such a router, plays some events in
 // it, and takes it away.
-func (b *bench) behind(ctx context.Context, d topology.Daemon) (err error) {
+func (b *bench) behind(ctx context.Context, d topology.Daemon, some []event, hold bool) (err error) {
 	o := b.options
-	o.Prefix, o.Topology, o.Log = "aefail-"+string(d)+"-", lab(d), b.log.With("router", d)
+	o.Prefix, o.Topology, o.Log = "aefail-"+string(d)+"-", lab(d, hold), b.log.With("router", d)
 	release, err := edge.Claim(o.Prefix)
 	if err != nil {
 		return err
@@ -211,7 +225,7 @@ func (b *bench) behind(ctx context.Context, d topology.Daemon) (err error) {
 	// Event by event in every round, so that a minute in which the machine is
 	// busy with something else falls on all of them.
 	for i := range b.runs {
-		for _, e := range b.events {
+		for _, e := range some {
 			if err := b.play(ctx, l, d, e); err != nil {
 				return fmt.Errorf("%s, run %d: %w", e.name, i+1, err)
 			}
@@ -222,12 +236,15 @@ func (b *bench) behind(ctx context.Context, d topology.Daemon) (err error) {
 
 // lab is three PoPs of one node, so that a node's failure is its PoP's; what
 // happens happens to the first.
-func lab(d topology.Daemon) topology.Topology {
+func lab(d topology.Daemon, hold bool) topology.Topology {
 	t := topology.Default()
 	for i := range t.Pops {
 		t.Pops[i].Nodes = 1
 	}
 	t.Pops[0].Router = d
+	if !hold {
+		t.BFD = topology.DefaultBFD
+	}
 	return t
 }
 
