@@ -58,12 +58,16 @@ func (f *Fleet) AcquireLease(ctx context.Context, s Session, l Lease, decide fun
 	}
 	l.Session = s
 	proof, err := encode(holderProof{l.Node, l.Pop, s})
-	if err == nil {
-		err = f.bind(ctx, prefixHolders+l.Node, proof, s)
+	if err != nil {
+		return wrapLease(err)
 	}
-	a := acquisition{fleet: f, lease: l, decide: decide, answered: err == nil}
-	if err == nil {
-		err = f.retry(ctx, func() (bool, error) { return a.try(ctx) })
+	// The holder key has to be there before the document is written, but not
+	// before it is read: every question to the store delays a withdrawal.
+	a := acquisition{fleet: f, lease: l, decide: decide, holder: make(chan error, 1)}
+	go func() { a.holder <- f.bind(ctx, prefixHolders+l.Node, proof, s) }()
+	err = f.retry(ctx, func() (bool, error) { return a.try(ctx) })
+	if e := a.bound(); e != nil {
+		err, a.refused = e, nil
 	}
 	switch {
 	case err == nil && a.refused == nil:
@@ -112,8 +116,19 @@ type acquisition struct {
 	fleet    *Fleet
 	lease    Lease
 	decide   func(*View, Leases) Ruling
-	answered bool  // the store has answered a question of this call
-	refused  error // by the last decision
+	holder   chan error // gets the outcome of binding the holder key, until bound has taken it
+	unbound  error      // that outcome
+	answered bool       // the store has bound the holder key
+	refused  error      // by the last decision
+}
+
+// bound waits until the holder key is bound, or not.
+func (a *acquisition) bound() error {
+	if a.holder != nil {
+		a.unbound = <-a.holder
+		a.holder, a.answered = nil, a.unbound == nil
+	}
+	return a.unbound
 }
 
 // try is one round of reading, deciding and writing. After a round whose
@@ -145,6 +160,9 @@ func (a *acquisition) try(ctx context.Context) (done bool, err error) {
 	}
 	value, err := encode(next)
 	if err != nil {
+		return true, err
+	}
+	if err := a.bound(); err != nil {
 		return true, err
 	}
 	if was, err := encode(document); err != nil || !bytes.Equal(was, value) {
