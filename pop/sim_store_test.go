@@ -89,6 +89,16 @@ type simStore struct {
 	open []*simCall // calls that wait for an answer
 }
 
+// beside runs do, which in truth goes on beside its caller, before all that the
+// caller does until it waits, or after it.
+func (s *simStore) beside(do func()) (wait func()) {
+	if s.oneIn(2) {
+		return do
+	}
+	do()
+	return func() {}
+}
+
 // simCall is one coroutine, a call of a method of [fleet.Fleet] by a node.
 type simCall struct {
 	store    *simStore

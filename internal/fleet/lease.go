@@ -63,8 +63,10 @@ func (f *Fleet) AcquireLease(ctx context.Context, s Session, l Lease, decide fun
 	}
 	// The holder key has to be there before the document is written, but not
 	// before it is read: every question to the store delays a withdrawal.
-	a := acquisition{fleet: f, lease: l, decide: decide, holder: make(chan error, 1)}
-	go func() { a.holder <- f.bind(ctx, prefixHolders+l.Node, proof, s) }()
+	a := acquisition{fleet: f, lease: l, decide: decide}
+	var bound error
+	wait := f.beside(func() { bound = f.bind(ctx, prefixHolders+l.Node, proof, s) })
+	a.holder = func() error { wait(); return bound }
 	err = f.retry(ctx, func() (bool, error) { return a.try(ctx) })
 	if e := a.bound(); e != nil {
 		err, a.refused = e, nil
@@ -116,16 +118,16 @@ type acquisition struct {
 	fleet    *Fleet
 	lease    Lease
 	decide   func(*View, Leases) Ruling
-	holder   chan error // gets the outcome of binding the holder key, until bound has taken it
-	unbound  error      // that outcome
-	answered bool       // the store has bound the holder key
-	refused  error      // by the last decision
+	holder   func() error // waits for the outcome of binding the holder key; nil once bound has it
+	unbound  error        // that outcome
+	answered bool         // the store has bound the holder key
+	refused  error        // by the last decision
 }
 
 // bound waits until the holder key is bound, or not.
 func (a *acquisition) bound() error {
 	if a.holder != nil {
-		a.unbound = <-a.holder
+		a.unbound = a.holder()
 		a.holder, a.answered = nil, a.unbound == nil
 	}
 	return a.unbound

@@ -23,7 +23,7 @@ import (
 )
 
 // The kinds of messages between agent and worker. The agent sends the first
-// two, the worker answers with the others.
+// two, and [KindShed]; the worker answers with the others.
 const (
 	KindApply   link.Kind = "apply"   // [Apply], with its sockets' descriptors
 	KindGather  link.Kind = "gather"  // [Gather]
@@ -150,6 +150,12 @@ func (c *control) receive() error {
 			err = c.apply(m)
 		case KindGather:
 			err = c.gather(m)
+		case KindShed:
+			var s Shed
+			m.CloseFiles()
+			if err = m.Decode(&s); err == nil {
+				c.shed(s)
+			}
 		default:
 			m.CloseFiles()
 			err = fmt.Errorf("unknown message %q from the agent", m.Kind)

@@ -97,6 +97,10 @@ func (f *forward) serve(ctx context.Context) {
 		f.refuse()
 		return
 	}
+	if f.worker.shedder.refuses() {
+		f.shed()
+		return
+	}
 	if !f.worker.gate.pass(ctx, count) {
 		f.answer(503, exchange.OutcomeOverloaded, "the memory for requests is spent")
 		return
@@ -165,7 +169,9 @@ func (f *forward) prepare(hop exchange.Hop) {
 
 // last reports whether the client is to make no further request on its
 // connection.
-func (f *forward) last() bool { return f.worker.draining.Load() || f.codec.stale.Load() }
+func (f *forward) last() bool {
+	return f.worker.draining.Load() || f.codec.stale.Load() || f.x.Outcome == exchange.OutcomeShed
+}
 
 // isProbe reports whether the request is the agent's probe.
 func (f *forward) isProbe() bool {
@@ -183,8 +189,8 @@ func (f *forward) answerProbe() {
 }
 
 // answer responds in the worker's own name: what happened, and the ID under
-// which the log has more.
-func (f *forward) answer(status int, outcome exchange.Outcome, what string) {
+// which the log has more. It may carry more fields.
+func (f *forward) answer(status int, outcome exchange.Outcome, what string, more ...exchange.Field) {
 	x := f.x
 	x.Outcome, x.Status = outcome, status
 	f.own.text = fmt.Appendf(nil, "%d: %s\nrequest %s\n", status, what, x.ID)
@@ -193,6 +199,7 @@ func (f *forward) answer(status int, outcome exchange.Outcome, what string) {
 		exchange.Field{Name: "Cache-Control", Value: "no-store"},
 		exchange.Field{Name: exchange.RequestID, Value: x.ID},
 	)
+	f.fields = append(f.fields, more...)
 	f.out = exchange.Response{
 		Status: status, Fields: f.fields, Length: int64(len(f.own.text)), Body: &f.own, Ready: int64(len(f.own.text)), Last: f.last(),
 	}

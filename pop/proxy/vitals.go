@@ -27,7 +27,9 @@ type Vitals struct {
 	Connections int64 `json:"connections"`
 	InFlight    int64 `json:"in_flight"`
 	// Requests counts the exchanges that began, probes left out.
-	Requests uint64           `json:"requests"`
+	Requests uint64 `json:"requests"`
+	// Shed is the percent of new requests that are refused.
+	Shed int `json:"shed,omitempty"`
 	Usage    []headroom.Usage `json:"usage"`
 	Pools    []origin.Status  `json:"pools"` // by name
 }
@@ -46,6 +48,7 @@ func (w *Worker) Vitals() Vitals {
 		Connections: int64(w.conns.count()),
 		InFlight:    w.inFlight.Load(),
 		Requests:    w.requests.Load(),
+		Shed:        w.shedder.percent(time.Now()),
 	}
 	w.mu.Lock()
 	s := w.state.Load()

@@ -66,6 +66,7 @@ type Worker struct {
 	conns    conns
 	lot      *tcp.Lot // of idle connections
 	gate     gate
+	shedder  shedder
 	inFlight atomic.Int64
 	requests atomic.Uint64
 	sequence atomic.Uint64

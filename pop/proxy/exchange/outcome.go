@@ -13,6 +13,7 @@ const (
 	OutcomeNoRoute       Outcome = "no_route"       // no route matches
 	OutcomeNoBackend     Outcome = "no_backend"     // the pool has no usable backend
 	OutcomeOverloaded    Outcome = "overloaded"     // the worker's memory is spent
+	OutcomeShed          Outcome = "shed"           // refused so that others can be served
 	OutcomeConnectFailed Outcome = "connect_failed" // no backend that was tried could be connected to
 	OutcomeOriginTimeout Outcome = "origin_timeout" // no response head in time
 	OutcomeOriginFailed  Outcome = "origin_failed"  // the origin gave no valid response head
