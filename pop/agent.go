@@ -74,12 +74,13 @@ type Agent struct {
 	audit      *audit.Log
 	started    *configs.Pop
 
-	events  chan workerEvent
-	probes  chan probeResult
-	configs chan *configs.Pop // capacity 1: a new config for the controller
-	wake    chan struct{}     // capacity 1: the configurator has something to do
-	closing atomic.Bool       // clients are being asked to go
-	state   atomic.Pointer[state]
+	events   chan workerEvent
+	probes   chan probeResult
+	configs  chan *configs.Pop // capacity 1: a new config for the controller
+	wake     chan struct{}     // capacity 1: the configurator has something to do
+	shedding atomic.Int32      // percent of new requests that the worker is to refuse
+	closing  atomic.Bool       // clients are being asked to go
+	state    atomic.Pointer[state]
 }
 
 // startWait is how long the start waits for the fleet's state, so that the
@@ -187,6 +188,7 @@ func (a *Agent) serve(ctx context.Context) error {
 		daemon.NewTask("controller", a.control),
 		daemon.NewTask("configurator", a.configure),
 		daemon.NewTask("prober", a.probe),
+		daemon.NewTask("shedding", a.shed),
 		a.rotator,
 		a.catalog,
 	)
@@ -260,6 +262,7 @@ func (a *Agent) control(ctx context.Context) error {
 func (a *Agent) stateChanged(s state) {
 	a.state.Store(&s)
 	a.metrics.show(s)
+	a.shedding.Store(int32(s.Shed))
 	a.standing.keep(standing{
 		Version: standingVersion, Node: a.started.Node.Name,
 		Stage: s.Drain.stage, Since: s.Drain.since, Orders: s.Orders,

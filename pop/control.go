@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"time"
 
@@ -56,7 +57,8 @@ type controller struct {
 	shedding  string         // the resource that was at its shed mark, if any
 	orders    fleet.Orders   // at the last step
 	standby   bool           // Active in none of its virtual routers
-	refused   string         // why the speaker did not take the last announcement
+	shed      shedding
+	refused   string // why the speaker did not take the last announcement
 	record    record
 }
 
@@ -82,6 +84,7 @@ type state struct {
 	Since     time.Time
 	Except    exceptions
 	Orders    fleet.Orders
+	Shed      int  // percent of new requests to refuse
 	Standby   bool // Active in none of its virtual routers
 	Drain     drain
 	Lease     leaseStatus
@@ -217,6 +220,7 @@ func (c *controller) step(ctx context.Context, now time.Time) {
 	c.route.settle(ctx, now, f.fleet.listed)
 	c.cureHang(now, verdict)
 	c.orders = f.fleet.orders
+	c.observeLoad(now)
 	c.record.add(c.decision(now, verdict, f.fleet))
 	c.changed(c.state(verdict))
 }
@@ -234,6 +238,21 @@ func (c *controller) exceptions(d decision, o fleet.Orders) exceptions {
 		rule = RuleLocalFailure
 	}
 	return except(d.want, rule, o)
+}
+
+// observeLoad decides what to shed: a node that is kept up by the guard, or that
+// is out of room, refuses what it cannot carry.
+func (c *controller) observeLoad(now time.Time) {
+	against := c.route.announced != Withdrawn && (c.route.wish == Withdrawn || c.room != "")
+	var usage []headroom.Usage
+	if v := c.worker.vitals; v != nil {
+		usage = v.Usage
+	}
+	before := c.shed.percent
+	c.shed.step(now, against, usage)
+	if after := c.shed.percent; (before == 0) != (after == 0) {
+		c.log.Warn("shedding changes", "sheds", after > 0, "reason", c.route.reason)
+	}
 }
 
 // announce makes the decision the speaker's desired state.
@@ -347,7 +366,7 @@ func (c *controller) lackOfRoom(v *proxy.Vitals) string {
 func (c *controller) state(v health.Verdict) state {
 	return state{
 		Verdict: v, Announced: c.route.announced, Reason: c.route.reason, Since: c.route.since,
-		Except: c.route.except, Orders: c.orders, Standby: c.standby,
+		Except: c.route.except, Orders: c.orders, Shed: int(math.Round(c.shed.percent)), Standby: c.standby,
 		Drain: c.route.drain, Lease: c.route.lease.answer, Worker: c.worker,
 	}
 }

@@ -28,7 +28,8 @@ type Explanation struct {
 // Explain says why the service prefixes, or one of them, are announced as they
 // are, with the last decisions.
 func (a *Agent) Explain(prefix netip.Prefix, decisions int) Explanation {
-	x := explanation{node: a.started.Node, cfg: a.conf.config().BGP, prefix: prefix, status: a.Status(), now: time.Now()}
+	cfg := a.conf.config()
+	x := explanation{node: a.started.Node, cfg: cfg.BGP, vrrp: len(cfg.VRRP) > 0, prefix: prefix, status: a.Status(), now: time.Now()}
 	if a.upstreams != nil {
 		s := a.upstreams.speaker.Status()
 		x.bgp = &s
@@ -47,7 +48,8 @@ func (a *Agent) Explain(prefix netip.Prefix, decisions int) Explanation {
 // explanation puts what is known into sentences. It does no I/O.
 type explanation struct {
 	node   configs.Node
-	cfg    *configs.BGP // nil: nothing is announced
+	cfg    *configs.BGP // nil: nothing is announced by BGP
+	vrrp   bool         // VRRP keeps its addresses on one node of the PoP
 	prefix netip.Prefix // zero: all
 	status Status
 	last   *Decision   // nil before the first
@@ -57,14 +59,19 @@ type explanation struct {
 
 func (x *explanation) sentences() []string {
 	switch {
-	case x.cfg == nil:
-		return []string{fmt.Sprintf("%s announces nothing: its config has no bgp section.", x.node.Name)}
+	case x.cfg == nil && !x.vrrp:
+		return []string{fmt.Sprintf("%s announces nothing: its config has neither a bgp nor a vrrp section.", x.node.Name)}
+	case x.cfg == nil && x.prefix.IsValid():
+		return []string{fmt.Sprintf("%s has addresses by VRRP and announces no prefix.", x.node.Name)}
 	case x.prefix.IsValid() && !slices.Contains(x.cfg.Prefixes, x.prefix):
 		return []string{fmt.Sprintf("%s is no service prefix of %s; those are %s.", x.prefix, x.node.Name, join(x.cfg.Prefixes))}
 	case x.last == nil:
 		return []string{fmt.Sprintf("%s announces nothing: its agent has just started and has decided nothing yet.", x.node.Name)}
 	}
 	all := []string{x.headline()}
+	if x.vrrp {
+		all = append(all, x.election())
+	}
 	all = append(all, x.why()...)
 	all = append(all, x.guard()...)
 	all = append(all, x.apart()...)
@@ -75,6 +82,9 @@ func (x *explanation) sentences() []string {
 // headline says what is announced, and since when.
 func (x *explanation) headline() string {
 	what := "its service prefixes"
+	if x.vrrp {
+		what = "its service addresses"
+	}
 	if x.prefix.IsValid() {
 		what = x.prefix.String()
 	}
@@ -91,6 +101,17 @@ func (x *explanation) headline() string {
 		return fmt.Sprintf("%s (PoP %s) %s.", x.node.Name, x.node.Pop, how)
 	}
 	return fmt.Sprintf("%s (PoP %s) %s, since %s.", x.node.Name, x.node.Pop, how, x.since(s.Since))
+}
+
+// election says what the announcement means for a node with VRRP.
+func (x *explanation) election() string {
+	switch x.last.Announced {
+	case Announced:
+		return "With VRRP that means: it is in the election with its normal priority."
+	case Depreferred:
+		return "With VRRP that means: it is in the election with its low priority, and serves while nobody better does."
+	}
+	return "With VRRP that means: it is out of the election, and has none of the addresses."
 }
 
 // why says what the announcement follows from.
@@ -127,6 +148,11 @@ func (x *explanation) why() []string {
 		}
 	}
 	return []string{"The reason: " + d.Reason + "."}
+}
+
+// serves reports whether p is a service prefix of the node.
+func (x *explanation) serves(p netip.Prefix) bool {
+	return x.cfg != nil && slices.Contains(x.cfg.Prefixes, p)
 }
 
 // override says who ordered what.
@@ -190,14 +216,14 @@ func guardFigures(a *GuardAsk) string {
 func (x *explanation) apart() []string {
 	var all []string
 	for _, d := range x.last.Drain.Prefixes {
-		if x.prefix.IsValid() && d.Prefix != x.prefix || !slices.Contains(x.cfg.Prefixes, d.Prefix) {
+		if x.prefix.IsValid() && d.Prefix != x.prefix || !x.serves(d.Prefix) {
 			continue
 		}
 		all = append(all, fmt.Sprintf("A drain of %s on %s%s de-prefers it, and no more.", d.Prefix, scopeName(d.Scope, d.Name), orderDetails(d.By, d.Reason, d.At, d.Until)))
 	}
 	for i, o := range x.last.Overrides {
 		ofAll := i == 0 && !o.Prefix.IsValid()
-		mine := o.Prefix.IsValid() && slices.Contains(x.cfg.Prefixes, o.Prefix) && (!x.prefix.IsValid() || o.Prefix == x.prefix)
+		mine := o.Prefix.IsValid() && x.serves(o.Prefix) && (!x.prefix.IsValid() || o.Prefix == x.prefix)
 		if mine || ofAll && x.last.Rule != RuleOverride {
 			all = append(all, x.override(o))
 		}
@@ -213,6 +239,9 @@ func (x *explanation) around() []string {
 	var all []string
 	if f := x.status.Fleet; !f.Connected {
 		all = append(all, fmt.Sprintf("The fleet store is out of reach since %s; what was known stays, and only a node that cannot serve withdraws.", x.since(f.Since)))
+	}
+	if s := x.status.Worker.Shed; s > 0 {
+		all = append(all, fmt.Sprintf("%d%% of new requests are refused with 503, because the node cannot carry them.", s))
 	}
 	if x.last.FleetFrozen {
 		all = append(all, "The fleet is frozen: too many PoPs turned unhealthy together, so nobody withdraws.")

@@ -23,6 +23,7 @@ type metrics struct {
 	configAge     prometheus.Gauge
 	generation    prometheus.Gauge
 	fleet         prometheus.Gauge
+	shed          prometheus.Gauge
 	stateErrors   prometheus.Counter
 }
 
@@ -53,6 +54,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "anyedge_pop_config_generation", Help: "The generation of the worker's state."}),
 		fleet: auto.NewGauge(prometheus.GaugeOpts{
 			Name: "anyedge_pop_fleet_connected", Help: "1 while the fleet store answers."}),
+		shed: auto.NewGauge(prometheus.GaugeOpts{
+			Name: "anyedge_pop_shed_ratio", Help: "The share of new requests that the worker is to refuse for lack of room, 0 to 1."}),
 		stateErrors: auto.NewCounter(prometheus.CounterOpts{
 			Name: "anyedge_pop_state_file_errors_total", Help: "Failed writes of the state file."}),
 	}
@@ -70,6 +73,7 @@ func (m *metrics) show(s state) {
 	for _, action := range []string{fleet.ActionAnnounce, fleet.ActionDepreference, fleet.ActionWithdraw} {
 		m.override.WithLabelValues(action).Set(truth(s.Orders.Override != nil && s.Orders.Override.Action == action))
 	}
+	m.shed.Set(float64(s.Shed) / 100)
 	for _, d := range DrainStages() {
 		m.drainStage.WithLabelValues(string(d)).Set(truth(d == s.Drain.stage))
 	}

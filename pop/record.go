@@ -1,6 +1,7 @@
 package pop
 
 import (
+	"math"
 	"reflect"
 	"slices"
 	"sync"
@@ -37,7 +38,9 @@ type Decision struct {
 	Health health.Verdict `json:"health"`
 	Remote string         `json:"remote,omitempty"` // trouble with something remote
 	Room   string         `json:"room,omitempty"`   // a resource at its shed mark
-	Drain  DrainStatus    `json:"drain"`
+	// Shed is the percent of new requests refused for lack of room.
+	Shed  int         `json:"shed,omitempty"`
+	Drain DrainStatus `json:"drain"`
 	// Overrides are those in force for this node, that of all of it first.
 	Overrides []fleet.Override `json:"overrides,omitempty"`
 	Guard     GuardDecision    `json:"guard"`
@@ -141,7 +144,7 @@ func (d *Decision) same(o *Decision) bool {
 	return d.Announced == o.Announced && d.Wanted == o.Wanted && d.Rule == o.Rule && d.Prefixes.equal(o.Prefixes) &&
 		d.SpeakerError == o.SpeakerError && d.Health.State == o.Health.State &&
 		slices.EqualFunc(d.Health.Checks, o.Health.Checks, checks) &&
-		d.Remote == o.Remote && (d.Room == "") == (o.Room == "") &&
+		d.Remote == o.Remote && (d.Room == "") == (o.Room == "") && (d.Shed == 0) == (o.Shed == 0) &&
 		d.Drain.Stage == o.Drain.Stage && reflect.DeepEqual(d.Drain.Request, o.Drain.Request) &&
 		slices.Equal(d.Drain.Prefixes, o.Drain.Prefixes) &&
 		slices.Equal(d.Overrides, o.Overrides) &&
@@ -156,6 +159,7 @@ func (c *controller) decision(now time.Time, v health.Verdict, view fleetView) D
 		Prefixes: c.route.except, SpeakerError: c.refused,
 		Health: v, Remote: c.remote, Room: c.room,
 		Overrides:      overridesOf(view.orders),
+		Shed:           int(math.Round(c.shed.percent)),
 		Drain:          drainStatus(c.route.drain, view.orders),
 		Guard:          GuardDecision{Answer: "not_asked"},
 		FleetConnected: view.connected, FleetFrozen: view.frozen,

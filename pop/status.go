@@ -83,14 +83,16 @@ type WorkerStatus struct {
 	PID   int  `json:"pid"`
 	Ready bool `json:"ready"`
 	// Silence is how long ago its last vitals came.
-	Silence     string           `json:"silence,omitempty"`
-	Crashes     int              `json:"recent_crashes"`
-	LastExit    string           `json:"last_exit,omitempty"`
-	Generation  uint64           `json:"generation"`
-	Draining    bool             `json:"draining"`
-	Connections int64            `json:"connections"`
-	Requests    uint64           `json:"requests"`
-	Usage       []headroom.Usage `json:"usage"`
+	Silence     string `json:"silence,omitempty"`
+	Crashes     int    `json:"recent_crashes"`
+	LastExit    string `json:"last_exit,omitempty"`
+	Generation  uint64 `json:"generation"`
+	Draining    bool   `json:"draining"`
+	Connections int64  `json:"connections"`
+	Requests    uint64 `json:"requests"`
+	// Shed is the percent of new requests that it refuses for lack of room.
+	Shed  int              `json:"shed,omitempty"`
+	Usage []headroom.Usage `json:"usage"`
 }
 
 // FleetStatus is the fleet store as this node sees it.
@@ -156,6 +158,7 @@ func (a *Agent) Status() Status {
 		s.Worker.Silence = now.Sub(w.heard).Round(time.Millisecond).String()
 		s.Worker.Generation, s.Worker.Draining = v.Generation, v.Draining
 		s.Worker.Connections, s.Worker.Requests, s.Worker.Usage = v.Connections, v.Requests, v.Usage
+		s.Worker.Shed = v.Shed
 	}
 	return s
 }

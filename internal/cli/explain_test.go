@@ -34,7 +34,7 @@ func TestExplainOfAnAgent(t *testing.T) {
 	agent, _ := newAgent(t)
 	admin := serveAdmin(t, popEndpoints(agent))
 	status, out, errOut := call("explain", "--admin", admin)
-	if status != 0 || out != "fra-1 announces nothing: its config has no bgp section.\n" {
+	if status != 0 || out != "fra-1 announces nothing: its config has neither a bgp nor a vrrp section.\n" {
 		t.Errorf("status %d, %q, %q", status, out, errOut)
 	}
 	client := ops.Client{Address: netip.MustParseAddrPort(admin)}

@@ -64,6 +64,9 @@ func statusRows(now time.Time, s pop.Status, routes pop.Routes, pools pop.Pools)
 	} else {
 		add("worker", ops.ToneBad, "not ready; the last one ended with: %s", w.LastExit)
 	}
+	if w.Shed > 0 {
+		add("shedding", ops.ToneBad, "%d%% of new requests are refused", w.Shed)
+	}
 	for _, u := range w.Usage {
 		add("ceiling", levelTone(headroom.LevelOf(u)), "%s %s of %s (%.0f%%)", u.Resource,
 			amount(u.Resource, u.Used), amount(u.Resource, u.Ceiling), 100*u.Utilization())

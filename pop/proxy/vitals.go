@@ -4,6 +4,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"anyedge/origin"
 	"anyedge/pop/headroom"
@@ -29,9 +30,9 @@ type Vitals struct {
 	// Requests counts the exchanges that began, probes left out.
 	Requests uint64 `json:"requests"`
 	// Shed is the percent of new requests that are refused.
-	Shed int `json:"shed,omitempty"`
-	Usage    []headroom.Usage `json:"usage"`
-	Pools    []origin.Status  `json:"pools"` // by name
+	Shed  int              `json:"shed,omitempty"`
+	Usage []headroom.Usage `json:"usage"`
+	Pools []origin.Status  `json:"pools"` // by name
 }
 
 // Ready reports whether the worker serves its listeners.

@@ -121,6 +121,7 @@ func New(log *slog.Logger, reg *prometheus.Registry) *Worker {
 		floods:    http2.NewMetrics(registerer),
 		quic:      http3.NewMetrics(registerer),
 		meter:     newMeter("/"),
+		shedder:   shedder{began: time.Now()},
 		conns:     newConns(),
 		lot:       tcp.NewLot(),
 		sockets:   make(map[socketKey]net.Listener),
