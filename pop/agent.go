@@ -41,6 +41,7 @@ import (
 type Options struct {
 	File    string         // the config file, read again by Reload
 	Config  *configs.Pop   // its contents
+	Source  []byte         // its text; nil keeps the node out of rollouts
 	Store   fleet.Store    // where shared state lives
 	Sealer  *fleet.Sealer  // nil only with a memory store
 	Catalog *fleet.Catalog // Consul's services; nil without Consul
@@ -69,6 +70,7 @@ type Agent struct {
 	virtual    *virtualRouters // nil without VRRP
 	supervisor *supervisor
 	conf       *configurator
+	roller     *roller
 	controller *controller
 	standing   *stateFile // nil without a state directory
 	audit      *audit.Log
@@ -100,7 +102,7 @@ func New(o Options) (*Agent, error) {
 	}
 	var err error
 	a.fleet, err = fleet.New(fleet.Config{
-		Store: o.Store, Sealer: o.Sealer, ValidRing: validRing,
+		Store: o.Store, Sealer: o.Sealer, ValidRing: validRing, ValidRollout: validRollout,
 		Log: o.Log.With("part", "fleet"), Metrics: o.Registry,
 	})
 	if err != nil {
@@ -112,6 +114,14 @@ func New(o Options) (*Agent, error) {
 	a.supervisor = newSupervisor(o.Worker[0], o.Worker[1:], o.Log.With("part", "supervisor"), a.events)
 	a.conf = newConfigurator(o.File, cfg, a.supervisor, o.Log.With("part", "config"), a.metrics)
 	a.conf.adopted = a.adopted
+	files, err := openConfigFiles(o.File, o.Source)
+	if err != nil {
+		return nil, err
+	}
+	a.roller = newRoller(a.fleet, cfg, files, o.Log.With("part", "rollout"), a.metrics)
+	a.roller.reload = func(ctx context.Context, cfg *configs.Pop) error {
+		return a.conf.reload(ctx, cfg, a.fleetInputs(cfg, time.Now()))
+	}
 	if cfg.BGP != nil {
 		if a.upstreams, err = newUpstreams(cfg.BGP, o.BFD, o.Log, o.Registry); err != nil {
 			return nil, err
@@ -179,9 +189,16 @@ func (a *Agent) Run(ctx context.Context) error {
 func (a *Agent) serve(ctx context.Context) error {
 	a.restore(ctx)
 	a.awaitFleet(ctx)
-	now := time.Now()
-	if err := a.conf.start(ctx, a.fleetInputs(a.started, now)); err != nil {
+	cfg := a.started
+	if before := a.roller.resume(ctx, cfg); before != nil {
+		cfg = before
+		a.conf.begin(cfg)
+	}
+	if err := a.conf.start(ctx, a.fleetInputs(cfg, time.Now())); err != nil {
 		return fmt.Errorf("start: %w", err)
+	}
+	if cfg != a.started {
+		a.adopted(ctx, cfg, a.conf.files.neighbors)
 	}
 	group := daemon.NewGroup(a.log)
 	group.Add(
@@ -191,6 +208,7 @@ func (a *Agent) serve(ctx context.Context) error {
 		daemon.NewTask("shedding", a.shed),
 		a.rotator,
 		a.catalog,
+		a.roller,
 	)
 	return group.Run(ctx)
 }
@@ -267,6 +285,7 @@ func (a *Agent) stateChanged(s state) {
 		Version: standingVersion, Node: a.started.Node.Name,
 		Stage: s.Drain.stage, Since: s.Drain.since, Orders: s.Orders,
 	})
+	a.roller.observe(s)
 	a.member.tell(a.report(s))
 	if a.closing.Swap(s.Drain.closing()) != s.Drain.closing() {
 		a.poke()
@@ -293,6 +312,7 @@ func (a *Agent) report(s state) fleet.Report {
 			r.Addresses = append(r.Addresses, l.Address.Addr())
 		}
 	}
+	a.roller.report(&r)
 	r.Prefixes, r.PrefixesOmitted = reportedPrefixes(a.controller.cfg.BGP, s.Announced)
 	if v := s.Worker.vitals; v != nil {
 		for _, u := range v.Usage {
@@ -432,10 +452,12 @@ func (a *Agent) Reload(ctx context.Context) error {
 }
 
 func (a *Agent) reload(ctx context.Context) error {
-	cfg, err := configs.LoadPop(a.conf.file)
-	if err != nil {
-		a.conf.refused(err)
-		return err
-	}
-	return a.conf.reload(ctx, cfg, a.fleetInputs(cfg, time.Now()))
+	return a.roller.reloaded(func() ([]byte, error) {
+		cfg, source, err := configs.ReadPop(a.conf.file)
+		if err != nil {
+			a.conf.refused(err)
+			return nil, err
+		}
+		return source.Data(), a.roller.reload(ctx, cfg)
+	})
 }

@@ -82,6 +82,13 @@ func newConfigurator(file string, cfg *configs.Pop, worker applier, log *slog.Lo
 	return c
 }
 
+// begin replaces the first config before start.
+func (c *configurator) begin(cfg *configs.Pop) {
+	c.look.Lock()
+	defer c.look.Unlock()
+	c.cfg = cfg
+}
+
 // start opens the sockets of the first config and gives the worker its first
 // state.
 func (c *configurator) start(ctx context.Context, in fleetInputs) error {

@@ -29,6 +29,10 @@ func TestMain(m *testing.M) {
 		tinyWorker()
 		os.Exit(0)
 	}
+	if len(os.Args) > 1 && os.Args[1] == proxyWorkerRole {
+		proxyWorker()
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
 

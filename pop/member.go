@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -73,7 +74,8 @@ func (m *member) tell(r fleet.Report) {
 	old := m.report
 	m.report = r
 	m.mu.Unlock()
-	if r.State != old.State || r.Announcement != old.Announcement || r.Draining != old.Draining || r.Standby != old.Standby {
+	if r.State != old.State || r.Announcement != old.Announcement || r.Draining != old.Draining || r.Standby != old.Standby ||
+		r.Config != old.Config || !reflect.DeepEqual(r.Rollout, old.Rollout) {
 		m.poke()
 	}
 }

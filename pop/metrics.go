@@ -6,6 +6,7 @@ import (
 
 	"anyedge/internal/fleet"
 	"anyedge/pop/guard"
+	"anyedge/pop/rollout"
 )
 
 // metrics are the agent's own. Labels come from closed sets or from the
@@ -25,6 +26,10 @@ type metrics struct {
 	fleet         prometheus.Gauge
 	shed          prometheus.Gauge
 	stateErrors   prometheus.Counter
+
+	rolloutPhase      *prometheus.GaugeVec // 1 for the present one, by phase
+	rolloutGeneration prometheus.Gauge
+	rolloutReturns    prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -58,6 +63,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "anyedge_pop_shed_ratio", Help: "The share of new requests that the worker is to refuse for lack of room, 0 to 1."}),
 		stateErrors: auto.NewCounter(prometheus.CounterOpts{
 			Name: "anyedge_pop_state_file_errors_total", Help: "Failed writes of the state file."}),
+		rolloutPhase: auto.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "anyedge_pop_rollout_phase", Help: "1 for the phase of the newest rollout of configs."}, []string{"phase"}),
+		rolloutGeneration: auto.NewGauge(prometheus.GaugeOpts{
+			Name: "anyedge_pop_rollout_generation", Help: "The generation of the newest rollout of configs."}),
+		rolloutReturns: auto.NewCounter(prometheus.CounterOpts{
+			Name: "anyedge_pop_rollout_returns_total", Help: "Times this node left the config of a rollout for the one before."}),
 	}
 	for _, cause := range guard.Causes() {
 		m.refusals.WithLabelValues(string(cause))
@@ -77,6 +88,14 @@ func (m *metrics) show(s state) {
 	for _, d := range DrainStages() {
 		m.drainStage.WithLabelValues(string(d)).Set(truth(d == s.Drain.stage))
 	}
+}
+
+// showRollout sets the gauges of a rollout.
+func (m *metrics) showRollout(r rollout.Rollout) {
+	for _, p := range rollout.Phases() {
+		m.rolloutPhase.WithLabelValues(string(p)).Set(truth(p == r.Phase))
+	}
+	m.rolloutGeneration.Set(float64(r.Generation))
 }
 
 func truth(b bool) float64 {

@@ -41,6 +41,7 @@ func commands() []command {
 		{name: "drain", args: "[--admin IP:PORT]", summary: "take a node, PoP or region out of service", run: runDrain},
 		{name: "undrain", args: "[--admin IP:PORT]", summary: "put it back into service", run: runUndrain},
 		{name: "override", args: "announce|withdraw|depreference|clear|list [flags]", summary: "overrule a node, PoP, region or the fleet for a while", run: runOverride},
+		{name: "rollout", args: "start|status|pause|resume|abort", summary: "take new configs through the fleet, PoP by PoP", run: runRollout},
 		{name: "version", summary: "print the version", run: runVersion},
 		{name: "bfd", hidden: true, summary: "the process that BFD runs in, started by \"anyedge pop\" only", run: runBFD},
 		{name: "proxy", hidden: true, summary: "the worker, started by \"anyedge pop\" only", run: runWorker},

@@ -35,7 +35,7 @@ func runPop(c *invocation) error {
 	if *file == "" {
 		return usagef("--config is required")
 	}
-	cfg, err := configs.LoadPop(*file)
+	cfg, source, err := configs.ReadPop(*file)
 	if err != nil {
 		return err
 	}
@@ -57,7 +57,7 @@ func runPop(c *invocation) error {
 	}
 	registry := ops.NewRegistry()
 	agent, err := pop.New(pop.Options{
-		File: *file, Config: cfg, Store: store, Sealer: sealer, Catalog: catalog,
+		File: *file, Config: cfg, Source: source.Data(), Store: store, Sealer: sealer, Catalog: catalog,
 		Worker:   []string{binary, "proxy", "--log-level", cfg.Log.Level, "--log-format", cfg.Log.Format},
 		BFD:      []string{binary, "bfd"},
 		StateDir: *state,
@@ -75,7 +75,7 @@ func runPop(c *invocation) error {
 			s := agent.Status()
 			return agent.Healthy(), map[string]any{"state": s.Health.State, "reason": s.Health.Reason, "announcement": s.Announcement.State}
 		},
-		Endpoints: popEndpoints(agent),
+		Endpoints: append(popEndpoints(agent), rolloutEndpoints(agent)...),
 		Page:      popPage(agent),
 		Log:       log.With("part", "admin"),
 	})

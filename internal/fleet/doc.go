@@ -28,6 +28,8 @@
 //	state/leases              the document of withdraw leases, wishes for one, and a freeze
 //	state/holders/NODE        proof that NODE's lease, or wish, is alive, bound to its session
 //	state/ring                ticket keys, sealed
+//	state/rollout             the newest rollout of configs, and how far it has come
+//	documents/SUM             a config that a rollout names
 //	state/inventory/POOL      {"backends":[{"address":"10.1.0.4:8080","weight":2,"zone":"a"}]}
 //
 // Reports change all the time and the rest hardly ever, so they are followed

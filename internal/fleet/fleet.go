@@ -24,6 +24,8 @@ const (
 	prefixInventory    = prefixState + "inventory/"
 	keyLeases          = prefixState + "leases"
 	keyRing            = prefixState + "ring"
+	keyRollout         = prefixState + "rollout"
+	prefixDocuments    = "documents/"
 )
 
 // A write that got no answer, or met another writer, is tried again this often,
@@ -43,6 +45,8 @@ type Config struct {
 	// ValidRing says what is wrong with a ring in clear; nil accepts all. Its
 	// error must not repeat what is secret.
 	ValidRing func(ring []byte) error
+	// ValidRollout says what is wrong with a rollout; nil accepts all.
+	ValidRollout func(rollout []byte) error
 	// Pause waits between two tries of a write for about as long as it is told,
 	// or until ctx is done, and returns ctx's error then. Default: by the
 	// clock, jittered. A simulation on virtual time has its own.
@@ -65,15 +69,16 @@ type Config struct {
 // but whose answer was lost is recognised and not done again. After some tries
 // they give up with the store's last error. They work whether Run does or not.
 type Fleet struct {
-	store     Store
-	sealer    *Sealer
-	validRing func([]byte) error
-	pause     func(context.Context, time.Duration) error
-	beside    func(func()) func()
-	log       *slog.Logger
-	metrics   *metrics
-	sequence  atomic.Uint64
-	view      atomic.Pointer[View] // never nil; replaced by the keeper only
+	store        Store
+	sealer       *Sealer
+	validRing    func([]byte) error
+	validRollout func([]byte) error
+	pause        func(context.Context, time.Duration) error
+	beside       func(func()) func()
+	log          *slog.Logger
+	metrics      *metrics
+	sequence     atomic.Uint64
+	view         atomic.Pointer[View] // never nil; replaced by the keeper only
 }
 
 // New returns a Fleet. Its View knows nothing before Run.
@@ -85,13 +90,17 @@ func New(cfg Config) (*Fleet, error) {
 		return nil, errors.New("fleet: keys to seal secrets are required with a shared store")
 	}
 	f := &Fleet{
-		store:     cfg.Store,
-		sealer:    cfg.Sealer,
-		validRing: cfg.ValidRing,
-		pause:     cfg.Pause,
-		beside:    cfg.Beside,
-		log:       cfg.Log,
-		metrics:   newMetrics(cfg.Metrics),
+		store:        cfg.Store,
+		sealer:       cfg.Sealer,
+		validRing:    cfg.ValidRing,
+		validRollout: cfg.ValidRollout,
+		pause:        cfg.Pause,
+		beside:       cfg.Beside,
+		log:          cfg.Log,
+		metrics:      newMetrics(cfg.Metrics),
+	}
+	if f.validRollout == nil {
+		f.validRollout = func([]byte) error { return nil }
 	}
 	if f.validRing == nil {
 		f.validRing = func([]byte) error { return nil }

@@ -281,9 +281,10 @@ const (
 	kindLeases    = "leases"
 	kindInventory = "inventory"
 	kindRing      = "ring"
+	kindRollout   = "rollout"
 )
 
-var kinds = []string{kindReport, kindDrain, kindOverride, kindLeases, kindInventory, kindRing}
+var kinds = []string{kindReport, kindDrain, kindOverride, kindLeases, kindInventory, kindRing, kindRollout}
 
 // decode makes a value of e. If it is not valid, the last good one stays.
 func (k *keeper) decode(e Entry, before kept, now time.Time) kept {
@@ -304,6 +305,9 @@ type holderProof struct {
 	Pop     string  `json:"pop"`
 	Session Session `json:"session"`
 }
+
+// rolloutDoc is a rollout as it is stored.
+type rolloutDoc []byte
 
 // ringAt is a ring and its index.
 type ringAt struct {
@@ -344,6 +348,8 @@ func (f *Fleet) decode(e Entry) (kind string, value any, err error) {
 	case e.Key == keyLeases:
 		value, err = decodeLeases(e.Value)
 		return kindLeases, value, err
+	case e.Key == keyRollout:
+		return kindRollout, rolloutDoc(e.Value), f.validRollout(e.Value)
 	case e.Key == keyRing:
 		ring, err := f.openRing(e.Value)
 		if err != nil {
@@ -367,7 +373,7 @@ func reportsPart(v *View, list []kept) {
 // statePart fills in what comes from prefixState.
 func statePart(v *View, list []kept) {
 	v.Overrides = nil
-	v.Drains, v.PrefixDrains, v.Leases, v.Ring, v.RingIndex = nil, nil, Leases{}, nil, 0
+	v.Drains, v.PrefixDrains, v.Leases, v.Ring, v.RingIndex, v.Rollout = nil, nil, Leases{}, nil, 0, nil
 	v.Inventory = make(map[string][]Backend)
 	holders := make(map[string]Entry)
 	var document Leases
@@ -387,6 +393,8 @@ func statePart(v *View, list []kept) {
 			document = good
 		case ringAt:
 			v.Ring, v.RingIndex = good.ring, good.index
+		case rolloutDoc:
+			v.Rollout = good
 		case holderProof:
 			holders[strings.TrimPrefix(item.entry.Key, prefixHolders)] = item.entry
 		}

@@ -74,9 +74,21 @@ type Report struct {
 	// is how many more there are.
 	Prefixes        []Prefix `json:"prefixes,omitempty"`
 	PrefixesOmitted int      `json:"prefixes_omitted,omitempty"`
+	// Config is the SHA-256 sum of the config in force, in hex; empty if it is
+	// not known.
+	Config string `json:"config,omitempty"`
+	// Rollout is the node's part in rollouts of configs; nil while it has none.
+	Rollout *RolloutReport `json:"rollout,omitempty"`
 	// Sequence is set by PutReport to a number that differs from the one
 	// before, so that a report that says nothing new is still seen to be new.
 	Sequence uint64 `json:"sequence"`
+}
+
+// RolloutReport is a node's part in rollouts.
+type RolloutReport struct {
+	Taken  uint64 `json:"taken,omitempty"`  // the generation it took, until it has kept or left it for good
+	Tried  uint64 `json:"tried,omitempty"`  // the generation that Failed is about
+	Failed string `json:"failed,omitempty"` // what went wrong with it at this node
 }
 
 // Prefix is one service prefix of a node. The attributes are those of normal
@@ -203,6 +215,10 @@ func (r *Report) validate() error {
 		checkOneOf("state", r.State, StateHealthy, StateUnhealthy, StateUnknown),
 		checkOneOf("announcement", r.Announcement, Announced, Depreferred, Withdrawn),
 		checkText("reason", r.Reason),
+		checkText("config", r.Config),
+	}
+	if r.Rollout != nil {
+		errs = append(errs, checkText("rollout.failed", r.Rollout.Failed))
 	}
 	if r.Region != "" {
 		errs = append(errs, checkName("region", r.Region))

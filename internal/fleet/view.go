@@ -36,6 +36,10 @@ type View struct {
 	// RingIndex is the prev to give to PutRing; 0 if there is no ring.
 	RingIndex uint64
 
+	// Rollout is the newest rollout of configs as it is stored; nil if there was
+	// none.
+	Rollout []byte
+
 	// Rejected are the keys whose present value is not valid, in order. What
 	// the View has of them is the last good one, if there was any.
 	Rejected []string

@@ -11,7 +11,7 @@ import (
 )
 
 var (
-	simSeeds = flag.Uint64("rollout-seeds", 0, "how many rollouts to simulate; 0: a thousand, fewer with -short")
+	simSeeds = flag.Uint64("rollout-seeds", 0, "how many rollouts to simulate; 0: some hundred, fewer with -short")
 	simSeed  = flag.Int64("rollout-seed", -1, "the `seed` of one rollout to simulate and to tell about")
 )
 
@@ -456,7 +456,7 @@ func (w *world) finish(r Rollout, troubled bool) {
 // moves without the store, and in the end all nodes have the new config, or all
 // the old one.
 func TestRolloutUnderRandomTroubles(t *testing.T) {
-	first, last := uint64(0), uint64(1000)
+	first, last := uint64(0), uint64(500)
 	if testing.Short() {
 		last = 150
 	}
