@@ -64,7 +64,7 @@ func PlanOf(cfg *configs.Pop) preflight.Plan {
 }
 
 // reportedPrefixes are the prefixes of a report, and how many more there are.
-func reportedPrefixes(cfg *configs.BGP, a Announcement) (list []fleet.Prefix, omitted int) {
+func reportedPrefixes(cfg *configs.BGP, a Announcement, ex exceptions) (list []fleet.Prefix, omitted int) {
 	if cfg == nil {
 		return nil, 0
 	}
@@ -72,7 +72,7 @@ func reportedPrefixes(cfg *configs.BGP, a Announcement) (list []fleet.Prefix, om
 	n := min(len(cfg.Prefixes), fleet.MaxPrefixes)
 	for _, prefix := range cfg.Prefixes[:n] {
 		list = append(list, fleet.Prefix{
-			Prefix: prefix.Masked(), Announcement: string(a), MED: s.MED, Prepend: s.Prepend,
+			Prefix: prefix.Masked(), Announcement: string(ex.of(prefix, a)), MED: s.MED, Prepend: s.Prepend,
 			Communities: s.Communities[:min(len(s.Communities), fleet.MaxCommunities)],
 		})
 	}

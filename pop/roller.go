@@ -158,7 +158,7 @@ func rolloutReports(view *fleet.View, now time.Time, ttl time.Duration) []rollou
 	var reports []rollout.Report
 	for _, s := range view.Reports {
 		r := rollout.Report{
-			Node: s.Node, Fresh: view.Fresh(s, now, ttl), Config: s.Config, Health: healthOf(s.State),
+			Node: s.Node, Fresh: view.Fresh(s, now, ttl), At: s.At, Config: s.Config, Health: healthOf(s.State),
 			Announced: s.Announcement == fleet.Announced, Draining: s.Draining,
 		}
 		if p := s.Rollout; p != nil {

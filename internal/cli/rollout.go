@@ -173,6 +173,7 @@ func rolloutStatus(c *invocation) error {
 	}
 	var s pop.RolloutStatus
 	for ctx, client := context.Background(), (ops.Client{Address: *address}); ; time.Sleep(time.Second) {
+		s = pop.RolloutStatus{} // what an answer leaves out is not what the one before said
 		if err := client.Get(ctx, "/v1/rollout", &s); err != nil {
 			return err
 		}
@@ -214,6 +215,8 @@ func printRollout(out io.Writer, s pop.RolloutStatus) error {
 	turns := make(map[string]string)
 	for i, step := range r.Steps {
 		switch {
+		case r.Phase == rollout.Returning || r.Phase == rollout.Failed || r.Phase == rollout.Aborted:
+			turns[step.Pop] = "back"
 		case i < r.Turn:
 			turns[step.Pop] = "soaked"
 		case i == r.Turn && r.Open:

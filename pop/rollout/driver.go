@@ -21,7 +21,9 @@ type Report struct {
 	Node string
 	// Fresh is true while the report counts. A node without a fresh report is
 	// one that nobody hears of.
-	Fresh     bool
+	Fresh bool
+	// At is when the observer saw the report change, by its own clock.
+	At        time.Time
 	Config    string // sum of the config in force
 	Health    Health
 	Announced bool // in full: neither de-preferred nor withdrawn
@@ -134,7 +136,7 @@ func (r Rollout) waits(reports map[string]Report) string {
 
 // soak watches the step that is open.
 func (d *Driver) soak(now time.Time, r Rollout, reports map[string]Report) (Rollout, bool) {
-	hold, drained := "", false
+	hold, drained, oldest := "", false, now
 	for _, n := range r.Steps[r.Turn].Nodes {
 		rep := reports[n.Name]
 		if !rep.Fresh && d.met[n.Name] {
@@ -143,6 +145,9 @@ func (d *Driver) soak(now time.Time, r Rollout, reports map[string]Report) (Roll
 		d.met[n.Name] = rep.Fresh
 		if why := trouble(r, n, rep); why != "" {
 			return back(r, "%s: %s", n.Name, why)
+		}
+		if rep.At.Before(oldest) {
+			oldest = rep.At
 		}
 		switch {
 		case !rep.Fresh:
@@ -169,7 +174,9 @@ func (d *Driver) soak(now time.Time, r Rollout, reports map[string]Report) (Roll
 	if d.good.IsZero() {
 		d.good = now
 	}
-	if r.Phase != Running || now.Sub(d.good) < time.Duration(r.Soak) {
+	// A report counts for a while after its node has died. What ends the soak is
+	// word from every node that is younger than the soak is long.
+	if r.Phase != Running || oldest.Sub(d.good) < time.Duration(r.Soak) {
 		return r, false
 	}
 	r.Turn, r.Open = r.Turn+1, false

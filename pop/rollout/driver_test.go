@@ -84,9 +84,18 @@ func TestTurnEndsWithNobodyAtIt(t *testing.T) {
 	if _, changed := d.Step(now.Add(time.Duration(r.Soak)-1), r, list(fleet)); changed {
 		t.Error("soaked too soon")
 	}
+	if _, changed := d.Step(now.Add(2*time.Duration(r.Soak)), r, list(fleet)); changed {
+		t.Error("soaked although nobody has been heard of since")
+	}
+	for _, rep := range fleet {
+		rep.At = now.Add(time.Duration(r.Soak))
+	}
 	next, changed := d.Step(now.Add(time.Duration(r.Soak)), r, list(fleet))
 	if !changed || next.Turn != 1 || next.Open || next.Phase != Running {
 		t.Errorf("became %+v", next)
+	}
+	for _, rep := range fleet {
+		rep.At = now.Add(2 * time.Duration(r.Soak))
 	}
 	d.Lost()
 	if _, changed := d.Step(now.Add(2*time.Duration(r.Soak)), r, list(fleet)); changed {

@@ -69,6 +69,10 @@ func (f *Follower) Next(r Rollout, l Local) Action {
 		return Settle
 	case current && (r.Phase == Returning || r.Phase.Final()):
 		return Return
+	case f.soaking && f.tried == r.Generation:
+		// The report says it, so everybody will. A config that ends its agent
+		// over and over would leave no time to wait for them.
+		return Return
 	case current || step < 0 || l.Config != n.Old || n.Old == n.New:
 		return Stay
 	case step < r.Turn && (r.Phase == Running || r.Phase == Paused):

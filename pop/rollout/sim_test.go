@@ -28,7 +28,7 @@ const (
 
 const (
 	simTick   = time.Second
-	simSoak   = 40 * time.Second
+	simDoubt  = 3 * time.Second // how long a node does not know how well a new config does
 	simTake   = 30 * time.Second
 	simReport = 2 * time.Second
 	simTTL    = 6 * time.Second // age at which a report counts no more
@@ -39,6 +39,7 @@ type world struct {
 	rng   *rand.Rand
 	now   time.Time
 	nodes []*simNode
+	soak  time.Duration
 	bad   int  // what the new config does
 	where int  // the PoP at which it does so; -1: at every one
 	calm  bool // no more troubles
@@ -88,6 +89,8 @@ type simNode struct {
 func newWorld(seed uint64) *world {
 	rng := rand.New(rand.NewPCG(seed, 7))
 	w := &world{rng: rng, now: time.Unix(1e9, 0), where: -1, reports: make(map[string]simStored), tally: make(map[string]int), tell: func(string, ...any) {}}
+	// One may be over before a report of a dead node counts no more.
+	w.soak = []time.Duration{5 * time.Second, 40 * time.Second}[rng.IntN(2)]
 	if rng.IntN(3) > 0 {
 		w.bad = 1 + rng.IntN(6)
 	}
@@ -135,7 +138,7 @@ func (n *simNode) connected() bool { return n.w.now.After(n.cut) && n.w.now.Afte
 // harmed reports whether the new config does its harm at this node now.
 func (n *simNode) harmed(kind int) bool {
 	return n.w.bad == kind && (n.w.where < 0 || n.w.where == n.step) && n.config == n.new && n.new != n.old &&
-		n.w.now.Sub(n.since) >= simSoak/4
+		n.w.now.Sub(n.since) >= simDoubt+n.w.soak/4
 }
 
 func (n *simNode) condition() Condition {
@@ -143,9 +146,9 @@ func (n *simNode) condition() Condition {
 	switch {
 	case n.harmed(sickens), n.w.now.Before(n.ailing):
 		c.Health, c.Why = Unhealthy, "does not serve"
-	case n.harmed(flickers) && n.w.now.Sub(n.since) < simSoak/4+simTick:
+	case n.harmed(flickers) && n.w.now.Sub(n.since) < simDoubt+n.w.soak/4+simTick:
 		c.Health, c.Why = Unhealthy, "flickers"
-	case n.w.now.Sub(n.since) < 3*simTick && n.config == n.new:
+	case n.w.now.Sub(n.since) < simDoubt && n.config == n.new:
 		c.Health = Unknown // new checks have not been heard of
 	}
 	c.Announced = c.Health != Unhealthy && !c.Draining && !n.harmed(starves)
@@ -187,7 +190,7 @@ func (n *simNode) look() {
 		n.fleet = nil
 		for name, s := range n.w.reports {
 			s.Fresh = n.w.now.Sub(s.at) <= simTTL
-			s.Node = name
+			s.Node, s.At = name, s.at
 			n.fleet = append(n.fleet, s.Report)
 		}
 		n.looked = n.w.now
@@ -374,7 +377,7 @@ func (w *world) tick() {
 
 // begin starts a rollout of the whole fleet.
 func (w *world) begin() {
-	next := Rollout{Soak: Span(simSoak), Take: Span(simTake)}
+	next := Rollout{Soak: Span(w.soak), Take: Span(simTake)}
 	for _, n := range w.nodes {
 		if n.step == len(next.Steps) {
 			next.Steps = append(next.Steps, Step{Pop: fmt.Sprintf("p%d", n.step)})
