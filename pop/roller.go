@@ -66,7 +66,7 @@ func validRollout(data []byte) error {
 func (o *roller) observe(s state) {
 	c := rollout.Condition{
 		Health: healthOf(s.Verdict.State.String()), Why: s.Reason,
-		Announced: s.Announced == Announced, Draining: s.Drain.stage != DrainNone && s.Drain.stage != "",
+		Announced: s.Announced == Announced, Draining: s.Orders.Leaving() || s.Drain.stage != DrainNone && s.Drain.stage != "",
 	}
 	if c.Health == rollout.Unhealthy {
 		c.Why = s.Verdict.Reason
@@ -159,7 +159,8 @@ func rolloutReports(view *fleet.View, now time.Time, ttl time.Duration) []rollou
 	for _, s := range view.Reports {
 		r := rollout.Report{
 			Node: s.Node, Fresh: view.Fresh(s, now, ttl), At: s.At, Config: s.Config, Health: healthOf(s.State),
-			Announced: s.Announcement == fleet.Announced, Draining: s.Draining,
+			Announced: s.Announcement == fleet.Announced,
+			Draining:  s.Draining || view.Orders(s.Node, s.Pop, s.Region, now).Leaving(),
 		}
 		if p := s.Rollout; p != nil {
 			r.Taken, r.Tried, r.Failed = p.Taken, p.Tried, p.Failed

@@ -52,6 +52,8 @@ health: {probe_interval: 50ms, vitals_interval: 50ms, vitals_timeout: 3s, rise: 
 drain: {deprefer: 10ms, withdraw: 10ms, close: 10ms}
 `
 
+var kim = Actor{By: "kim"}
+
 // edge is a fleet of whole agents and workers in one place, over one store.
 type edge struct {
 	t     *testing.T
@@ -202,7 +204,7 @@ func (e *edge) changed(from, to string) map[string]string {
 // roll starts a rollout through the first PoP's agent.
 func (e *edge) roll(texts map[string]string, soak time.Duration) {
 	e.t.Helper()
-	req := StartRollout{Soak: configs.Duration(soak), Take: configs.Duration(10 * time.Second), By: "kim"}
+	req := StartRollout{Soak: configs.Duration(soak), Take: configs.Duration(10 * time.Second)}
 	a := e.nodes[e.pops[0]]
 	for _, p := range e.pops {
 		sum, err := a.PutConfig(e.t.Context(), []byte(texts[p]))
@@ -212,7 +214,7 @@ func (e *edge) roll(texts map[string]string, soak time.Duration) {
 		req.Documents = append(req.Documents, sum)
 	}
 	e.await("the rollout starts", func() error {
-		_, err := a.StartRollout(e.t.Context(), req)
+		err := a.StartRollout(e.t.Context(), kim, req)
 		if err != nil && !strings.Contains(err.Error(), "has yet to settle") {
 			e.t.Fatal(err)
 		}
@@ -300,7 +302,7 @@ func TestGoodRolloutGoesThroughTheFleet(t *testing.T) {
 	}()
 	begun := time.Now()
 	e.roll(texts, 300*time.Millisecond)
-	if _, err := e.nodes["iad"].StartRollout(t.Context(), StartRollout{}); !errors.Is(err, ErrRollout) {
+	if err := e.nodes["iad"].StartRollout(t.Context(), kim, StartRollout{}); !errors.Is(err, ErrRollout) {
 		t.Errorf("a second one beside it: %v", err)
 	}
 	e.ends(rollout.Done)
@@ -431,11 +433,11 @@ func TestPauseAndAbort(t *testing.T) {
 	e := newEdge(t, "fra", "iad")
 	texts := e.changed("timeout: 5s", "timeout: 6s")
 	a := e.nodes["iad"]
-	if err := a.AbortRollout(t.Context(), "kim"); !errors.Is(err, ErrRollout) || !strings.Contains(err.Error(), "there is none") {
+	if err := a.AbortRollout(t.Context(), kim); !errors.Is(err, ErrRollout) || !strings.Contains(err.Error(), "there is none") {
 		t.Errorf("aborted nothing: %v", err)
 	}
 	e.roll(texts, 300*time.Millisecond)
-	if err := a.PauseRollout(t.Context(), "kim"); err != nil {
+	if err := a.PauseRollout(t.Context(), kim); err != nil {
 		t.Fatal(err)
 	}
 	_, changed := e.nodes["iad"].conf.watch()
@@ -444,7 +446,7 @@ func TestPauseAndAbort(t *testing.T) {
 		t.Error("iad moved on in a pause")
 	case <-time.After(time.Second):
 	}
-	if err := a.ResumeRollout(t.Context()); err != nil {
+	if err := a.ResumeRollout(t.Context(), kim); err != nil {
 		t.Fatal(err)
 	}
 	e.await("fra has the new config", func() error {
@@ -453,7 +455,7 @@ func TestPauseAndAbort(t *testing.T) {
 		}
 		return nil
 	})
-	if err := a.AbortRollout(t.Context(), "kim"); err != nil {
+	if err := a.AbortRollout(t.Context(), kim); err != nil {
 		t.Fatal(err)
 	}
 	if r := e.ends(rollout.Aborted); r.Reason != "aborted by kim" {
@@ -492,7 +494,7 @@ func TestWhatIsNotRolledOut(t *testing.T) {
 		"fra-1 again":                   {Documents: []string{fra, fra}},
 		"soak:":                         {Documents: []string{fra}, Soak: configs.Duration(time.Millisecond)},
 	} {
-		if _, err := a.StartRollout(ctx, req); !errors.Is(err, ErrRollout) || !strings.Contains(err.Error(), want) {
+		if err := a.StartRollout(ctx, kim, req); !errors.Is(err, ErrRollout) || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"anyedge/configs"
+	"anyedge/internal/audit"
 	"anyedge/internal/fleet"
 	"anyedge/pop/preflight"
 	"anyedge/pop/rollout"
@@ -60,7 +61,6 @@ type StartRollout struct {
 	Order  []string         `json:"order,omitempty"`
 	Soak   configs.Duration `json:"soak,omitempty"` // default 2m
 	Take   configs.Duration `json:"take,omitempty"` // default 1m
-	By     string           `json:"by,omitempty"`
 	Note   string           `json:"note,omitempty"`
 	Retire []netip.Prefix   `json:"retire,omitempty"` // may lose all their PoPs
 	Force  bool             `json:"force,omitempty"`  // whatever the fleet looks like
@@ -122,10 +122,20 @@ func (a *Agent) PutConfig(ctx context.Context, text []byte) (sum string, err err
 	return a.fleet.PutDocument(ctx, text)
 }
 
-// StartRollout starts a rollout of configs that were put before. It refuses one
+// StartRollout starts a rollout of configs that were put before. Who does it is
+// who.By. It refuses one
 // beside another, one of nodes that are not heard of, and one that would leave
 // a prefix with too few PoPs, as "anyedge check --against-fleet" does.
-func (a *Agent) StartRollout(ctx context.Context, req StartRollout) (rollout.Rollout, error) {
+func (a *Agent) StartRollout(ctx context.Context, who Actor, req StartRollout) error {
+	r, err := a.startRollout(ctx, who, req)
+	e := audit.Entry{Act: audit.Rollout, On: "the fleet", What: "start: " + req.Note, Forced: req.Force}
+	if err == nil {
+		e.On = fmt.Sprintf("rollout %d", r.Generation)
+	}
+	return a.audited(who, e, err)
+}
+
+func (a *Agent) startRollout(ctx context.Context, who Actor, req StartRollout) (rollout.Rollout, error) {
 	view, now := a.fleet.View(), time.Now()
 	if !view.Connected {
 		return rollout.Rollout{}, errors.New("the fleet store is out of reach")
@@ -166,7 +176,7 @@ func (a *Agent) StartRollout(ctx context.Context, req StartRollout) (rollout.Rol
 	}
 	r, err := a.changeRollout(ctx, func(prev *rollout.Rollout) (rollout.Rollout, error) {
 		return rollout.Start(prev, rollout.Rollout{
-			Steps: steps, By: req.By, Note: req.Note, At: now,
+			Steps: steps, By: who.By, Note: req.Note, At: now,
 			Soak: rollout.Span(cmp.Or(req.Soak.Std(), defaultSoak)), Take: rollout.Span(cmp.Or(req.Take.Std(), defaultTake)),
 		})
 	})
@@ -231,26 +241,32 @@ func refusal(r preflight.Result) error {
 }
 
 // PauseRollout keeps every PoP where it is.
-func (a *Agent) PauseRollout(ctx context.Context, by string) error {
-	return a.wish(ctx, func(r rollout.Rollout) (rollout.Rollout, error) { return rollout.Pause(r, by) })
+func (a *Agent) PauseRollout(ctx context.Context, who Actor) error {
+	return a.wish(ctx, who, "pause", func(r rollout.Rollout) (rollout.Rollout, error) { return rollout.Pause(r, who.By) })
 }
 
 // ResumeRollout ends a pause.
-func (a *Agent) ResumeRollout(ctx context.Context) error { return a.wish(ctx, rollout.Resume) }
-
-// AbortRollout sends every node back to the config it had.
-func (a *Agent) AbortRollout(ctx context.Context, by string) error {
-	return a.wish(ctx, func(r rollout.Rollout) (rollout.Rollout, error) { return rollout.Abort(r, by) })
+func (a *Agent) ResumeRollout(ctx context.Context, who Actor) error {
+	return a.wish(ctx, who, "resume", rollout.Resume)
 }
 
-func (a *Agent) wish(ctx context.Context, change func(rollout.Rollout) (rollout.Rollout, error)) error {
-	_, err := a.changeRollout(ctx, func(r *rollout.Rollout) (rollout.Rollout, error) {
+// AbortRollout sends every node back to the config it had.
+func (a *Agent) AbortRollout(ctx context.Context, who Actor) error {
+	return a.wish(ctx, who, "abort", func(r rollout.Rollout) (rollout.Rollout, error) { return rollout.Abort(r, who.By) })
+}
+
+func (a *Agent) wish(ctx context.Context, who Actor, what string, change func(rollout.Rollout) (rollout.Rollout, error)) error {
+	e := audit.Entry{Act: audit.Rollout, On: "the fleet", What: what}
+	r, err := a.changeRollout(ctx, func(r *rollout.Rollout) (rollout.Rollout, error) {
 		if r == nil {
 			return rollout.Rollout{}, errors.New("there is none")
 		}
 		return change(*r)
 	})
-	return err
+	if err == nil {
+		e.On = fmt.Sprintf("rollout %d", r.Generation)
+	}
+	return a.audited(who, e, err)
 }
 
 // changeRollout changes the rollout as the store has it now, nil for none. It

@@ -52,6 +52,7 @@ const (
 	Override      Act = "override"
 	ClearOverride Act = "clear_override"
 	Reload        Act = "reload" // of the config
+	Rollout       Act = "rollout"
 )
 
 // Entry is one act.

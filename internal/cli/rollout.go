@@ -61,16 +61,17 @@ func changeRollout(ctx context.Context, a *pop.Agent, r ops.Request) error {
 	if (c.Start != nil) != (c.Action == "start") {
 		return ops.BadRequest("start: goes with action start, and only with it")
 	}
+	who := pop.Actor{By: c.By, From: r.Remote.String()}
 	var err error
 	switch c.Action {
 	case "start":
-		_, err = a.StartRollout(ctx, *c.Start)
+		err = a.StartRollout(ctx, who, *c.Start)
 	case "pause":
-		err = a.PauseRollout(ctx, c.By)
+		err = a.PauseRollout(ctx, who)
 	case "resume":
-		err = a.ResumeRollout(ctx)
+		err = a.ResumeRollout(ctx, who)
 	case "abort":
-		err = a.AbortRollout(ctx, c.By)
+		err = a.AbortRollout(ctx, who)
 	default:
 		return ops.BadRequest("action: %q is not start, pause, resume or abort", c.Action)
 	}
@@ -139,8 +140,7 @@ func startRollout(c *invocation) error {
 		}
 		req.Documents = append(req.Documents, kept.Sum)
 	}
-	req.By = operator()
-	return client.Post(ctx, "/v1/rollout", RolloutChange{Action: "start", By: req.By, Start: &req}, nil)
+	return client.Post(ctx, "/v1/rollout", RolloutChange{Action: "start", By: operator(), Start: &req}, nil)
 }
 
 // operator names who runs the command; "" if nobody knows.

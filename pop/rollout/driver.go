@@ -27,7 +27,7 @@ type Report struct {
 	Config    string // sum of the config in force
 	Health    Health
 	Announced bool // in full: neither de-preferred nor withdrawn
-	Draining  bool // an operator takes it out of service
+	Draining  bool // an operator takes it, or keeps it, out of service
 	// Taken is the generation that the node took and has not settled; 0 if none.
 	Taken uint64
 	// Failed is what has gone wrong at the node with the generation Tried,
