@@ -142,7 +142,7 @@ func (x *explanation) why() []string {
 	case RuleDrain:
 		if r := d.Drain.Request; r != nil {
 			return []string{
-				fmt.Sprintf("%s is being drained%s.", scopeName(r.Scope, r.Name), orderDetails(r.By, r.Reason, r.At, r.Until)),
+				fmt.Sprintf("A drain of %s%s is in force.", scopeName(r.Scope, r.Name), orderDetails(r.By, r.Reason, r.At, r.Until)),
 				fmt.Sprintf("The drain is at stage %q since %s.", x.status.Drain.Stage, x.since(x.status.Drain.Since)),
 			}
 		}
