@@ -164,7 +164,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.member,
 	)
 	if a.upstreams != nil {
-		group.Add(daemon.NewTask("bgp speaker", a.upstreams.speaker.Run), daemon.NewTask("bfd", a.upstreams.runBFD))
+		group.Add(a.upstreams.tasks()...)
 	}
 	if a.standing != nil {
 		group.Add(daemon.NewTask("state file", a.standing.run))
@@ -394,6 +394,7 @@ func (a *Agent) probe(ctx context.Context) error {
 func (a *Agent) adopted(ctx context.Context, cfg *configs.Pop, n neighbors) {
 	if a.upstreams != nil {
 		a.upstreams.set(ctx, n)
+		a.upstreams.blackholes.within(ctx, cfg.BGP.Prefixes)
 	}
 	select {
 	case <-a.configs: // one that was not taken yet is out of date

@@ -109,10 +109,12 @@ type FleetStatus struct {
 type Routes struct {
 	Announcement AnnouncementStatus `json:"announcement"`
 	// Routes is every service prefix towards every neighbor.
-	Routes []bgp.Route   `json:"routes,omitempty"`
-	BGP    *bgp.Status   `json:"bgp,omitempty"`
-	BFD    []bfd.Status  `json:"bfd,omitempty"`
-	VRRP   []vrrp.Status `json:"vrrp,omitempty"`
+	Routes []bgp.Route `json:"routes,omitempty"`
+	// Blackholes are in force, by address.
+	Blackholes []Blackhole   `json:"blackholes,omitempty"`
+	BGP        *bgp.Status   `json:"bgp,omitempty"`
+	BFD        []bfd.Status  `json:"bfd,omitempty"`
+	VRRP       []vrrp.Status `json:"vrrp,omitempty"`
 }
 
 // Tickets is what GET /v1/tickets shows: never a key.
@@ -176,6 +178,7 @@ func (a *Agent) Routes() Routes {
 	if a.upstreams != nil {
 		s := a.upstreams.speaker.Status()
 		r.Routes, r.BGP, r.BFD = a.upstreams.speaker.Routes(), &s, a.upstreams.paths.Status()
+		r.Blackholes = a.Blackholes()
 	}
 	if a.virtual != nil {
 		r.VRRP = a.virtual.status()

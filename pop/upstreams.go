@@ -14,6 +14,7 @@ import (
 	"anyedge/bgp"
 	"anyedge/bgp/bfd"
 	"anyedge/configs"
+	"anyedge/internal/daemon"
 )
 
 // upstreams are the sessions with the upstream routers: BGP, and BFD where a
@@ -21,6 +22,9 @@ import (
 type upstreams struct {
 	speaker *bgp.Speaker
 	paths   *bfd.Manager
+	// blackholes are what operators have upstreams discard.
+	blackholes *blackholes
+
 	log     *slog.Logger
 	watched chan struct{} // capacity 1: there is a neighbor with BFD
 }
@@ -50,8 +54,18 @@ func newUpstreams(cfg *configs.BGP, engine []string, log *slog.Logger, reg prome
 	if u.speaker, err = bgp.NewSpeaker(c, u.log, reg); err != nil {
 		return nil, fmt.Errorf("bgp: %w", err)
 	}
+	u.blackholes = newBlackholes(u.speaker, u.log)
 	u.watch(context.Background(), n.paths)
 	return u, nil
+}
+
+// tasks run the sessions.
+func (u *upstreams) tasks() []daemon.Task {
+	return []daemon.Task{
+		daemon.NewTask("bgp speaker", u.speaker.Run),
+		daemon.NewTask("bfd", u.runBFD),
+		daemon.NewTask("blackholes", u.blackholes.run),
+	}
 }
 
 // set makes n the neighbors. Sessions whose neighbor is as before are not

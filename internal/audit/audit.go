@@ -53,6 +53,11 @@ const (
 	ClearOverride Act = "clear_override"
 	Reload        Act = "reload" // of the config
 	Rollout       Act = "rollout"
+	// Of the sessions with upstream routers:
+	Blackhole      Act = "blackhole"
+	ClearBlackhole Act = "clear_blackhole"
+	Shutdown       Act = "shutdown_neighbor"
+	Enable         Act = "enable_neighbor"
 )
 
 // Entry is one act.

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"anyedge/configs"
+	"anyedge/pop"
 )
 
 // runCheck validates config files and prints every problem at once. With
@@ -68,6 +69,15 @@ func (c *invocation) checkFile(file string, wantPop, silent bool) error {
 	}
 	if wantPop && kind != configs.KindPop {
 		return fmt.Errorf("%s: a %s config announces nothing; --against-fleet compares pop configs", file, kind)
+	}
+	if kind == configs.KindPop {
+		cfg, err := configs.LoadPop(file)
+		if err == nil {
+			err = pop.CheckBGP(cfg)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
 	}
 	if !silent {
 		fmt.Fprintf(c.out, "%s: a valid %s config\n", file, kind)

@@ -42,6 +42,9 @@ func commands() []command {
 		{name: "undrain", args: "[--admin IP:PORT]", summary: "put it back into service", run: runUndrain},
 		{name: "override", args: "announce|withdraw|depreference|clear|list [flags]", summary: "overrule a node, PoP, region or the fleet for a while", run: runOverride},
 		{name: "rollout", args: "start|status|pause|resume|abort", summary: "take new configs through the fleet, PoP by PoP", run: runRollout},
+		{name: "routes", args: "[--admin IP:PORT]", summary: "show what a node announces, to whom, and why not", run: runRoutes},
+		{name: "blackhole", args: "add|remove|list [ADDRESS] [--neighbor IP] [--for DURATION]", summary: "have upstreams discard the traffic to one attacked address", run: runBlackhole},
+		{name: "neighbor", args: "shutdown|enable ADDRESS [--text TEXT]", summary: "close a session with an upstream router, or open it again", run: runNeighbor},
 		{name: "version", summary: "print the version", run: runVersion},
 		{name: "bfd", hidden: true, summary: "the process that BFD runs in, started by \"anyedge pop\" only", run: runBFD},
 		{name: "proxy", hidden: true, summary: "the worker, started by \"anyedge pop\" only", run: runWorker},
@@ -110,11 +113,27 @@ func (c *invocation) parse(want int) error {
 	return nil
 }
 
+// parseWords parses flags with other words between them, which it returns.
+func (c *invocation) parseWords() ([]string, error) {
+	var words []string
+	for args := c.args; ; {
+		if err := c.flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+			return nil, err
+		} else if err != nil {
+			return nil, usageError{err}
+		}
+		if c.flags.NArg() == 0 {
+			return words, nil
+		}
+		words, args = append(words, c.flags.Arg(0)), c.flags.Args()[1:]
+	}
+}
+
 func usage(w io.Writer) {
 	fmt.Fprint(w, "anyedge is an anycast edge: proxy, BGP speaker, GSLB DNS server and tools.\n\nusage: anyedge COMMAND [flags]\n\n")
 	for _, c := range commands() {
 		if !c.hidden {
-			fmt.Fprintf(w, "  %-8s %s\n", c.name, c.summary)
+			fmt.Fprintf(w, "  %-9s %s\n", c.name, c.summary)
 		}
 	}
 	fmt.Fprint(w, "\n\"anyedge COMMAND -h\" shows a command's flags.\n")

@@ -64,6 +64,7 @@ func TestExitStatusAndWhereItIsSaid(t *testing.T) {
 		{[]string{"drain", "--for", "5"}, 2, "", "not a duration"},
 		{[]string{"schema"}, 2, "", "arguments after the flags: 0, want 1"},
 		{[]string{"schema", "nonsense"}, 2, "", "anyedge schema: "},
+		{[]string{"bfd"}, 1, "", `started without an agent; run "anyedge pop"`},
 		{[]string{"proxy"}, 1, "", `started without an agent; run "anyedge pop"`},
 	} {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {

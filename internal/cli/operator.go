@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"os/user"
 	"text/tabwriter"
 	"time"
 
@@ -82,7 +81,7 @@ func (c *invocation) postDrain(drain bool, fill func(*DrainRequest)) error {
 	if err := c.parse(0); err != nil {
 		return err
 	}
-	req := DrainRequest{Prefix: prefix, Scope: fleet.ScopeNode, Drain: drain}
+	req := DrainRequest{Prefix: prefix, Scope: fleet.ScopeNode, Drain: drain, By: operator()}
 	given := 0
 	for scope, name := range names {
 		if *name != "" {
@@ -92,9 +91,6 @@ func (c *invocation) postDrain(drain bool, fill func(*DrainRequest)) error {
 	}
 	if given > 1 {
 		return usagef("give one of --node, --pop and --region")
-	}
-	if u, err := user.Current(); err == nil {
-		req.By = u.Username
 	}
 	fill(&req)
 	return ops.Client{Address: *address}.Post(context.Background(), "/v1/drain", req, nil)

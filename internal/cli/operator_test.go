@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"anyedge/bgp"
+	"anyedge/bgp/bfd"
 	"anyedge/internal/health"
 	"anyedge/internal/ops"
 	"anyedge/origin"
@@ -86,7 +87,12 @@ func troubled(now time.Time) (pop.Status, pop.Routes, pop.Pools) {
 	routes := pop.Routes{BGP: &bgp.Status{Neighbors: []bgp.NeighborStatus{
 		{Address: netip.MustParseAddr("10.0.0.2"), ASN: 64500, State: bgp.Established, EstablishedSince: ago(time.Hour), AdjRIBOut: make([]bgp.Path, 2), RefusedUpdates: 3},
 		{Address: netip.MustParseAddr("10.0.0.3"), ASN: 64501, State: bgp.Active},
-	}}, VRRP: []vrrp.Status{{Interface: "eth0", VRID: 51, Family: vrrp.IPv6, State: vrrp.Initialize, Priority: 200, Reason: "the interface is down"}}}
+		{Address: netip.MustParseAddr("10.0.0.4"), ASN: 64502, Shutdown: new("disk swap")},
+	}}, BFD: []bfd.Status{
+		{Peer: netip.MustParseAddr("10.0.0.2"), State: bfd.Up, Since: ago(time.Hour), DetectionTime: 150 * time.Millisecond, Failures: 1},
+		{Peer: netip.MustParseAddr("10.0.0.3"), State: bfd.Down},
+	}, Blackholes: []pop.Blackhole{{Address: netip.MustParseAddr("192.0.2.7"), Until: now.Add(time.Hour), Reason: "flood"}},
+		VRRP: []vrrp.Status{{Interface: "eth0", VRID: 51, Family: vrrp.IPv6, State: vrrp.Initialize, Priority: 200, Reason: "the interface is down"}}}
 	pools := pop.Pools{Pools: []origin.Status{
 		{Name: "api", Usable: 2, Backends: make([]origin.BackendStatus, 2)},
 		{Name: "static", Usable: 1, Backends: make([]origin.BackendStatus, 2)},
@@ -147,7 +153,7 @@ func TestTonesOfStatusRows(t *testing.T) {
 		t.Errorf("a node that is well: %s", got)
 	}
 	want := "node= health=bad announcement=warn guard=warn drain=warn worker=bad ceiling=bad ceiling=warn ceiling=ok ceiling=ok " +
-		"config= config=warn fleet=warn fleet=warn neighbor=ok neighbor=bad vrrp=bad pool=ok pool=warn pool=bad"
+		"config= config=warn fleet=warn fleet=warn neighbor=ok neighbor=bad neighbor=warn blackhole=warn bfd=ok bfd=bad vrrp=bad pool=ok pool=warn pool=bad"
 	if got := tones(troubled); got != want {
 		t.Errorf("a node in trouble:\n%s, want\n%s", got, want)
 	}
@@ -179,7 +185,7 @@ func TestNobodyThere(t *testing.T) {
 	}
 	l.Close()
 	address := l.Addr().String()
-	for _, args := range [][]string{{"status"}, {"status", "--json"}, {"drain"}, {"undrain"}} {
+	for _, args := range [][]string{{"status"}, {"status", "--json"}, {"routes"}, {"drain"}, {"undrain"}, {"blackhole", "list"}, {"neighbor", "enable", "10.0.0.1"}} {
 		status, out, errOut := call(append(args, "--admin", address)...)
 		want := "anyedge " + args[0] + ": no anyedge admin at " + address + ": connection refused\n"
 		if status != 1 || out != "" || errOut != want {

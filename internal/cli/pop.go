@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -75,7 +76,7 @@ func runPop(c *invocation) error {
 			s := agent.Status()
 			return agent.Healthy(), map[string]any{"state": s.Health.State, "reason": s.Health.Reason, "announcement": s.Announcement.State}
 		},
-		Endpoints: append(popEndpoints(agent), rolloutEndpoints(agent)...),
+		Endpoints: slices.Concat(popEndpoints(agent), rolloutEndpoints(agent), upstreamEndpoints(agent)),
 		Page:      popPage(agent),
 		Log:       log.With("part", "admin"),
 	})
@@ -175,7 +176,7 @@ func popEndpoints(a *pop.Agent) []ops.Endpoint {
 	}
 	return []ops.Endpoint{
 		get("/v1/status", "health, announcement, guard, drain, worker, config and fleet", func() any { return a.Status() }),
-		get("/v1/routes", "what should be announced, and what is, to whom", func() any { return a.Routes() }),
+		get("/v1/routes", "what should be announced, and what is, to whom, and why not", func() any { return a.Routes() }),
 		get("/v1/fleet", "every node's report as this node has it", func() any { return a.Fleet() }),
 		get("/v1/pools", "backends and how they are doing", func() any { return a.Pools() }),
 		get("/v1/tickets", "session ticket keys, without the keys", func() any { return a.Tickets() }),

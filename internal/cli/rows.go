@@ -89,15 +89,28 @@ func statusRows(now time.Time, s pop.Status, routes pop.Routes, pools pop.Pools)
 			if n.EstablishedSince.IsZero() {
 				tone = ops.ToneBad
 			}
+			if n.Shutdown != nil {
+				add("neighbor", ops.ToneWarn, "%s AS%d shut down by an operator: %s", n.Address, n.ASN, cmp.Or(*n.Shutdown, "no text"))
+				continue
+			}
 			add("neighbor", tone, "%s AS%d %s, %d routes sent, %d updates refused", n.Address, n.ASN, n.State, len(n.AdjRIBOut), n.RefusedUpdates)
 		}
 	}
+	for _, b := range routes.Blackholes {
+		add("blackhole", ops.ToneWarn, "%s for another %s: %s", b.Address, b.Until.Sub(now).Round(time.Second), cmp.Or(b.Reason, "no reason given"))
+	}
 	for _, b := range routes.BFD {
-		tone := ops.ToneOK
+		tone, words := ops.ToneOK, fmt.Sprintf("%s %s", b.Peer, b.State)
 		if b.State != bfd.Up {
 			tone = ops.ToneBad
 		}
-		add("bfd", tone, "%s %s, changed %s, notices a failure after %s, %d so far", b.Peer, b.State, ago(b.Since), b.DetectionTime, b.Failures)
+		if !b.Since.IsZero() {
+			words += " for " + span(b.Since)
+		}
+		if b.DetectionTime > 0 {
+			words += fmt.Sprintf(", detection time %s", b.DetectionTime)
+		}
+		add("bfd", tone, "%s, failures: %d", words, b.Failures)
 	}
 	for _, v := range routes.VRRP {
 		tone := ops.ToneOK
