@@ -20,8 +20,10 @@ type GSLB struct {
 	CookieFile string `yaml:"cookie_file" file:"secret"`
 	// RateLimit bounds equal answers over UDP. Default: no limit.
 	RateLimit *DNSRateLimit `yaml:"rate_limit"`
-	// Zones are served from standard zone files (RFC 1035 section 5). At least
-	// one.
+	// Keys sign messages between servers (TSIG, RFC 8945).
+	Keys []DNSKey `yaml:"keys"`
+	// Zones are served from standard zone files (RFC 1035 section 5), or as copies
+	// of other servers' zones. At least one.
 	Zones []Zone `yaml:"zones" required:"true"`
 	// Pops are the points of presence that steered names can answer with.
 	Pops []SteerPop `yaml:"pops"`
@@ -60,12 +62,47 @@ type DNSRateLimit struct {
 	Exempt []netip.Prefix `yaml:"exempt"`
 }
 
-// Zone is one zone and its file.
+// DNSKey is a key that messages are signed with.
+type DNSKey struct {
+	// Name is what both servers call it.
+	Name string `yaml:"name" required:"true" format:"domain"`
+	// Algorithm of the signatures. Default hmac-sha256.
+	Algorithm string `yaml:"algorithm" default:"hmac-sha256" enum:"hmac-sha256 hmac-sha384 hmac-sha512"`
+	// SecretFile holds the secret, in base64.
+	SecretFile string `yaml:"secret_file" required:"true" file:"secret"`
+}
+
+// ZoneTransfer says who may copy a zone (AXFR, IXFR) and who is told when it
+// changes (NOTIFY). Copies have what the file says; they do not steer.
+type ZoneTransfer struct {
+	// Allow are the networks that may copy it. Default: any, if keys are named.
+	Allow []netip.Prefix `yaml:"allow"`
+	// Keys are the keys a request must be signed by one of. Default: none is
+	// needed, if networks are named.
+	Keys []string `yaml:"keys"`
+	// Notify are the servers that are told.
+	Notify []DNSPeer `yaml:"notify"`
+}
+
+// DNSPeer is another server.
+type DNSPeer struct {
+	// Address of the server.
+	Address netip.AddrPort `yaml:"address" required:"true"`
+	// Key signs what goes there. Default: nothing is signed.
+	Key string `yaml:"key"`
+}
+
+// Zone is one zone: its file, or where it is copied from.
 type Zone struct {
 	// Name is the apex, such as "edge.example".
 	Name string `yaml:"name" required:"true" format:"domain"`
-	// File is the zone file, relative to the config file.
-	File string `yaml:"file" required:"true" file:"public"`
+	// File is the zone file, relative to the config file. File or primaries.
+	File string `yaml:"file" file:"public"`
+	// Primaries are the servers that the zone is copied from; the first that
+	// answers is taken.
+	Primaries []DNSPeer `yaml:"primaries"`
+	// Transfer says who may copy the zone. Default: nobody.
+	Transfer *ZoneTransfer `yaml:"transfer"`
 }
 
 // SteerPop is a point of presence as the DNS sees it.

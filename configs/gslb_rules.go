@@ -36,6 +36,13 @@ func (g *GSLB) check(d *document) {
 	d.unique(len(g.Zones), func(i int) (at, string) {
 		return at("zones").index(i).key("name"), canonicalName(g.Zones[i].Name)
 	})
+	d.unique(len(g.Keys), func(i int) (at, string) {
+		return at("keys").index(i).key("name"), canonicalName(g.Keys[i].Name)
+	})
+	keys := sortedNames(g.Keys, func(k DNSKey) string { return k.Name })
+	for i := range g.Zones {
+		g.Zones[i].check(d, at("zones").index(i), keys)
+	}
 	d.unique(len(g.Pops), func(i int) (at, string) { return at("pops").index(i).key("name"), g.Pops[i].Name })
 	for i, p := range g.Pops {
 		p.check(d, at("pops").index(i))
@@ -50,6 +57,33 @@ func (g *GSLB) check(d *document) {
 	pops := sortedNames(g.Pops, func(p SteerPop) string { return p.Name })
 	for i := range g.Names {
 		g.Names[i].check(d, at("names").index(i), zones, pops)
+	}
+}
+
+func (z *Zone) check(d *document, path at, keys []string) {
+	if (z.File == "") == (len(z.Primaries) == 0) && !d.lostWithin(path.key("file")) && !d.lostWithin(path.key("primaries")) {
+		d.report(path, "needs either a file or primaries")
+	}
+	refer := func(path at, key string) {
+		if key != "" {
+			d.refer(path, key, keys, "keys", "entry of keys")
+		}
+	}
+	for i, p := range z.Primaries {
+		refer(path.key("primaries").index(i).key("key"), p.Key)
+	}
+	if z.Transfer == nil {
+		return
+	}
+	path = path.key("transfer")
+	if len(z.Transfer.Allow)+len(z.Transfer.Keys) == 0 && !d.lostWithin(path) {
+		d.report(path, "allows nobody: allow or keys is needed")
+	}
+	for i, key := range z.Transfer.Keys {
+		refer(path.key("keys").index(i), key)
+	}
+	for i, p := range z.Transfer.Notify {
+		refer(path.key("notify").index(i).key("key"), p.Key)
 	}
 }
 

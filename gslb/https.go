@@ -96,7 +96,7 @@ func (s *Server) answerHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "no address to answer to", http.StatusInternalServerError)
 		return
 	}
-	answer := s.answer(request{msg: msg, from: from.Addr().Unmap().WithZone(""), tcp: true, encrypted: true, http: true})
+	answer := s.answer(request{msg: msg, from: from.Addr().Unmap().WithZone(""), tcp: true, encrypted: true, http: true}, func([]byte) error { return errors.ErrUnsupported })
 	if answer == nil {
 		http.Error(w, "not a query", http.StatusBadRequest)
 		return

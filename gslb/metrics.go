@@ -18,6 +18,7 @@ const (
 	metricDropped     = "anyedge_gslb_dropped_total"
 	metricPanics      = "anyedge_gslb_panics_total"
 	metricConnections = "anyedge_gslb_tcp_connections"
+	metricTransfers   = "anyedge_gslb_zone_transfers_total"
 	metricUpdates     = "anyedge_gslb_updates_total"
 	metricTableAge    = "anyedge_gslb_table_age_seconds"
 	metricZonesAge    = "anyedge_gslb_zones_age_seconds"
@@ -39,6 +40,7 @@ type metrics struct {
 	panics      prometheus.Counter
 	connections prometheus.Gauge
 	updates     *prometheus.CounterVec
+	transfers   *prometheus.CounterVec
 
 	// When the table and the zones were last replaced, in Unix nanoseconds.
 	tableAt, zonesAt atomic.Int64
@@ -64,6 +66,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			"Queries that ended in a fault of the server.")),
 		connections: f.NewGauge(prometheus.GaugeOpts{Name: metricConnections,
 			Help: "Open TCP connections."}),
+		transfers: f.NewCounterVec(counter(metricTransfers,
+			"Copies of zones taken from their primaries, and attempts to that failed."), []string{"result"}),
 		updates: f.NewCounterVec(counter(metricUpdates,
 			"Steering tables and sets of zones handed in; rejected ones changed nothing."),
 			[]string{"kind", "result"}),

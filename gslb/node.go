@@ -195,6 +195,7 @@ func restartNeeded(old, cfg *configs.GSLB) error {
 	fixed("fleet", old.Fleet, cfg.Fleet)
 	fixed("listen", old.Listen, cfg.Listen)
 	fixed("admin", old.Admin, cfg.Admin)
+	fixed("keys", old.Keys, cfg.Keys)
 	fixed("rate_limit", old.RateLimit, cfg.RateLimit)
 	dot := func(c *configs.GSLB) (dot, doh []netip.AddrPort) {
 		if c.Encrypted == nil {
@@ -214,6 +215,13 @@ func restartNeeded(old, cfg *configs.GSLB) error {
 func serverConfig(cfg *configs.GSLB) (Config, *atomic.Pointer[tls.Certificate], error) {
 	c := Config{Listen: cfg.Listen, Zones: zonesOf(cfg), NSID: cfg.NSID}
 	var err error
+	for _, k := range cfg.Keys {
+		secret, err := ReadKeySecret(k.SecretFile)
+		if err != nil {
+			return c, nil, err
+		}
+		c.Keys = append(c.Keys, Key{Name: k.Name, Algorithm: cmp.Or(k.Algorithm, "hmac-sha256"), Secret: secret})
+	}
 	if c.CookieSecrets, err = readCookieSecrets(cfg); err != nil {
 		return c, nil, err
 	}
@@ -257,9 +265,20 @@ func readCookieSecrets(cfg *configs.GSLB) ([]CookieSecret, error) {
 func zonesOf(cfg *configs.GSLB) []Zone {
 	zones := make([]Zone, len(cfg.Zones))
 	for i, z := range cfg.Zones {
-		zones[i] = Zone{Name: z.Name, File: z.File}
+		zones[i] = Zone{Name: z.Name, File: z.File, Primaries: peersOf(z.Primaries)}
+		if t := z.Transfer; t != nil {
+			zones[i].Transfer = &Transfer{Allow: t.Allow, Keys: t.Keys, Notify: peersOf(t.Notify)}
+		}
 	}
 	return zones
+}
+
+func peersOf(list []configs.DNSPeer) []Peer {
+	var peers []Peer
+	for _, p := range list {
+		peers = append(peers, Peer(p))
+	}
+	return peers
 }
 
 func readClients(cfg *configs.GSLB) ([]steer.Client, error) {

@@ -29,6 +29,9 @@ func packZones(v *view) entries {
 	p := packer{v, make(map[negativeKey]*packed)}
 	e := make(entries)
 	for _, z := range v.zones {
+		if z.unavailable {
+			e[z.name] = new(entry)
+		}
 		for n, node := range z.nodes {
 			if v.zoneOf(n) != z {
 				continue // in a zone below this one

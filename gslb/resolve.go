@@ -44,6 +44,9 @@ func (v *view) resolve(q *query, client netip.Prefix, random uint64) result {
 			}
 			return r // an alias to elsewhere is for the resolver to follow
 		}
+		if z.unavailable {
+			return result{rcode: dns.RcodeServerFailure}
+		}
 		m := z.find(n, v.over, q.qtype == dns.TypeDS)
 		var target string
 		switch m.outcome {

@@ -12,7 +12,7 @@
 // on the Internet, such as 10.0.0.0/8, are like any others: they have a place if
 // the map of clients gives them one.
 //
-// Signed zones, zone transfers and dynamic updates are not served.
+// Signed zones and dynamic updates are not served.
 //
 // # Life of a query
 //
@@ -49,7 +49,6 @@ import (
 
 	"anyedge/gslb/steer"
 
-	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 )
@@ -72,6 +71,8 @@ type Config struct {
 	// threads wait outside of the runtime's view: with one processor (P) more
 	// than there are sockets, it does not take theirs away meanwhile.
 	Sockets int
+	// Keys are those that messages may be signed with.
+	Keys []Key
 	// NSID identifies this server to who asks for it (RFC 5001). Default none.
 	NSID string
 	// CookieSecrets make and take server cookies (RFC 9018): the first makes them.
@@ -93,10 +94,13 @@ type Server struct {
 	log *slog.Logger
 	m   *metrics
 
-	limiter *limiter // nil if nothing is limited
+	keys    keyring
+	changed chan struct{} // of capacity 1: zones or links are not as they were
+	limiter *limiter      // nil if nothing is limited
 
 	mu       sync.Mutex // held while a view is built
 	identity identity
+	links    map[name]*link
 	zones    map[name]*zone
 	table    *steer.Table
 
@@ -118,16 +122,22 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Server, erro
 	if len(cfg.TLS)+len(cfg.HTTPS) > 0 && cfg.TLSConfig == nil {
 		return nil, errors.New("gslb: encrypted transports need a certificate")
 	}
+	keys, err := newKeyring(cfg.Keys)
+	if err != nil {
+		return nil, err
+	}
 	zones, err := loadZones(cfg.Zones)
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{
+		keys: keys, changed: make(chan struct{}, 1),
 		cfg: cfg, log: log, m: newMetrics(reg), ready: make(chan struct{}),
 		identity: identity{cookies: cookies{newCookieSecret()}, idle: cfg.IdleTimeout},
 		limiter:  newLimiter(cfg.RateLimit, time.Now()),
 	}
 	s.identity.set(cfg.NSID, cfg.CookieSecrets)
+	s.relink(cfg.Zones)
 	return s, s.setView(zones, nil)
 }
 
@@ -137,6 +147,9 @@ func loadZones(from []Zone) (map[name]*zone, error) {
 	var errs []error
 	for _, f := range from {
 		z, err := loadZone(f)
+		if z != nil {
+			z.transfer = f.Transfer
+		}
 		switch {
 		case err != nil:
 			errs = append(errs, err)
@@ -167,7 +180,7 @@ func (s *Server) SetZones(from []Zone) error {
 	defer s.mu.Unlock()
 	zones, err := loadZones(from)
 	if err == nil {
-		err = s.setView(zones, s.table)
+		err = s.setZones(from, zones, s.table)
 	}
 	s.m.updated("zones", &s.m.zonesAt, err)
 	return err
@@ -180,11 +193,27 @@ func (s *Server) Set(from []Zone, table *steer.Table) error {
 	defer s.mu.Unlock()
 	zones, err := loadZones(from)
 	if err == nil {
-		err = s.setView(zones, table)
+		err = s.setZones(from, zones, table)
 	}
 	s.m.updated("zones", &s.m.zonesAt, err)
 	s.m.updated("table", &s.m.tableAt, err)
 	return err
+}
+
+// setZones makes a view of zones as loaded. Copies that are here stay.
+func (s *Server) setZones(from []Zone, zones map[name]*zone, table *steer.Table) error {
+	for n, z := range zones {
+		if before := s.zones[n]; before != nil && z.unavailable && s.links[n] != nil && !before.unavailable {
+			kept := *before
+			kept.transfer = z.transfer
+			zones[n] = &kept
+		}
+	}
+	if err := s.setView(zones, table); err != nil {
+		return err
+	}
+	s.relink(from)
+	return nil
 }
 
 // SetIdentity replaces the NSID and the cookie secrets, as of Config. Without
@@ -203,6 +232,17 @@ func (s *Server) setView(zones map[name]*zone, table *steer.Table) error {
 	if err != nil {
 		return err
 	}
+	for n, z := range zones {
+		if z.transfer != nil && !z.unavailable {
+			z.remember(s.zones[n])
+		}
+	}
+	defer func() {
+		select {
+		case s.changed <- struct{}{}:
+		default: // it is known already
+		}
+	}()
 	v.identity = s.identity
 	s.zones, s.table = zones, table
 	s.view.Store(v)
@@ -254,6 +294,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.log.Info("dns server listening", "addresses", s.addresses, "zones", len(s.view.Load().zones))
 
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { s.follow(ctx); return nil })
 	gate := newGate(s.cfg.MaxConnections)
 	for _, each := range sockets {
 		for _, conn := range each.udp {
@@ -293,11 +334,11 @@ func (s *Server) listenTLS() (all []encrypted, err error) {
 }
 
 // answer returns the response to a message that came over a stream, nil for
-// none.
-func (s *Server) answer(req request) (answer []byte) {
+// none; send sends what goes before it.
+func (s *Server) answer(req request, send func([]byte) error) (answer []byte) {
 	defer s.recovered()
 	req.now, req.random = uint32(time.Now().Unix()), rand.Uint64()
-	out := s.view.Load().respond(req)
+	out := s.respond(s.view.Load(), req, send)
 	s.m.count(req, out)
 	return out.msg
 }
@@ -319,6 +360,8 @@ type ZoneStatus struct {
 	Source  string `json:"source"`
 	Serial  uint32 `json:"serial"`
 	Records int    `json:"records"`
+	// Available is false for a copy that has not come yet, or has expired.
+	Available bool `json:"available"`
 }
 
 // PopStatus is a point of presence as answers see it.
@@ -339,8 +382,11 @@ func (s *Server) Status() Status {
 		ZonesLoaded:  time.Unix(0, s.m.zonesAt.Load()),
 	}
 	for _, z := range v.zones {
-		soa := z.nodes[z.name].get(dns.TypeSOA)[0].(*dns.SOA)
-		status.Zones = append(status.Zones, ZoneStatus{z.name.String(), z.source, soa.Serial, z.records})
+		each := ZoneStatus{Name: z.name.String(), Source: z.source, Records: z.records, Available: !z.unavailable}
+		if each.Available {
+			each.Serial = z.soa().Serial
+		}
+		status.Zones = append(status.Zones, each)
 	}
 	slices.SortFunc(status.Zones, func(a, b ZoneStatus) int { return cmp.Compare(a.Name, b.Name) })
 	for _, p := range v.table.Pops() {

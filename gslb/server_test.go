@@ -275,8 +275,8 @@ func TestMetricsAndStatus(t *testing.T) {
 	badvers.SetEdns0(1232, false)
 	badvers.IsEdns0().SetVersion(1)
 	exchange(t, "udp", address, badvers)
-	s.answer(request{msg: []byte{1}, from: netip.MustParseAddr("192.0.2.1"), tcp: true})
-	s.answer(request{msg: make([]byte, 12), from: netip.MustParseAddr("192.0.2.1"), tcp: true})
+	s.answer(request{msg: []byte{1}, from: netip.MustParseAddr("192.0.2.1"), tcp: true}, nil)
+	s.answer(request{msg: make([]byte, 12), from: netip.MustParseAddr("192.0.2.1"), tcp: true}, nil)
 	expected := `
 # HELP anyedge_gslb_queries_total Queries answered. Types that are asked seldom count as other, unreadable ones as none.
 # TYPE anyedge_gslb_queries_total counter
@@ -339,7 +339,7 @@ func TestFaultIsContained(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.answer(request{msg: wire, from: netip.MustParseAddr("192.0.2.1"), tcp: true})
+	s.answer(request{msg: wire, from: netip.MustParseAddr("192.0.2.1"), tcp: true}, nil)
 	conn, err := net.Dial("udp", address)
 	if err != nil {
 		t.Fatal(err)

@@ -119,7 +119,7 @@ func (s *Server) serveConn(ctx context.Context, conn net.Conn, from netip.Addr, 
 		answers.Go(func() {
 			defer func() { <-room }()
 			req := request{msg: msg, from: from, tcp: true, encrypted: encrypted}
-			if answer := s.answer(req); answer == nil {
+			if answer := s.answer(req, w.write); answer == nil {
 				end() // who sends no queries has no use for a connection
 			} else if err := w.write(answer); err != nil {
 				s.m.dropped.WithLabelValues(dropWrite).Inc()

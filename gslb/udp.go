@@ -101,7 +101,7 @@ func (r *udpReader) answer(b *batch, i int) {
 		b.answer(i, answer)
 		return
 	}
-	out := r.view.respond(req)
+	out := r.respond(r.view, req, nil)
 	if out.msg != nil && !out.known && r.limiter != nil {
 		if act := r.limiter.act(from, r.limiter.answer(&out, out.name), r.now, req.random); act != sendAnswer {
 			r.limited(b, i, req, act)

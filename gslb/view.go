@@ -79,6 +79,9 @@ func (v *view) steer(steered string) error {
 	if z == nil {
 		return errors.New("lies in none of the zones")
 	}
+	if z.unavailable {
+		return nil // it is steered when the zone has come
+	}
 	// Search without the overlay, which does not change where zones are cut.
 	switch m := z.find(n, nil, false); m.outcome {
 	case delegated:

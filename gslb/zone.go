@@ -18,6 +18,13 @@ type zone struct {
 	// may be kept (RFC 2308 section 3).
 	negative *dns.SOA
 	records  int
+	// unavailable is set for a copy that has not come yet, or is too old: questions
+	// for it fail. It has no nodes.
+	unavailable bool
+	// transfer says who may have a copy; nil for nobody.
+	transfer *Transfer
+	// history is what changed from version to version, the last one last.
+	history []change
 	// aliases are the names with a CNAME record.
 	aliases []name
 }

@@ -25,6 +25,11 @@ type Zone struct {
 	File string
 	// Text is the content itself, used if File is empty; it has no $INCLUDE.
 	Text string
+	// Primaries make the zone a copy of theirs: the first that answers is taken.
+	// File and Text are not used.
+	Primaries []Peer
+	// Transfer says who may have a copy of it; nil for nobody.
+	Transfer *Transfer
 }
 
 // Bounds of a zone: its file, and its records after $GENERATE and $INCLUDE.
@@ -39,6 +44,9 @@ func loadZone(from Zone) (*zone, error) {
 	apex, err := parseName(from.Name)
 	if err != nil {
 		return nil, fmt.Errorf("zone: %w", err)
+	}
+	if len(from.Primaries) > 0 {
+		return expired(apex, from.Name, from.Transfer), nil
 	}
 	if from.File == "" {
 		return parseZone(apex, from.Name, strings.NewReader(from.Text), nil)

@@ -1,0 +1,416 @@
+package gslb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// Times of copies of zones.
+const (
+	minRefresh     = 5 * time.Second // whatever a SOA record says
+	firstRetry     = 5 * time.Second // without a SOA record
+	transferTime   = 2 * time.Minute // that a transfer may take
+	exchangeTime   = 3 * time.Second // that an answer may take
+	notifyAttempts = 5
+)
+
+// link is what the server does for one zone beside answering: it follows the
+// primaries of a copy, and tells who wants to know of changes.
+type link struct {
+	zone   Zone
+	kick   chan struct{} // of capacity 1: look at the primaries now
+	cancel context.CancelFunc
+}
+
+// follow keeps the links in step with the zones, until ctx is done.
+func (s *Server) follow(ctx context.Context) {
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	told := make(map[name]uint32) // serials
+	for {
+		for n, z := range s.view.Load().zones {
+			if z.unavailable || z.transfer == nil {
+				continue
+			}
+			serial := z.soa().Serial
+			if known, before := told[n]; !before || known != serial {
+				told[n] = serial
+				for _, peer := range z.transfer.Notify {
+					tasks.Go(func() { s.notify(ctx, z, peer) })
+				}
+			}
+		}
+		s.mu.Lock()
+		for _, l := range s.links {
+			if l.cancel == nil {
+				var each context.Context
+				each, l.cancel = context.WithCancel(ctx)
+				tasks.Go(func() { s.copy(each, l) })
+			}
+		}
+		s.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.changed:
+		}
+	}
+}
+
+// relink makes the links those of the given zones. Links of zones that stay as
+// they are stay too. s.mu is held.
+func (s *Server) relink(zones []Zone) {
+	links := make(map[name]*link)
+	for _, z := range zones {
+		if len(z.Primaries) == 0 {
+			continue
+		}
+		n, _ := parseName(z.Name) // it was loaded
+		if l := s.links[n]; l != nil && slices.Equal(l.zone.Primaries, z.Primaries) {
+			links[n] = l
+			continue
+		}
+		links[n] = &link{zone: z, kick: make(chan struct{}, 1)}
+	}
+	for n, l := range s.links {
+		if links[n] != l && l.cancel != nil {
+			l.cancel()
+		}
+	}
+	s.links = links
+}
+
+// copy keeps a copy of a zone, until ctx is done: RFC 1034 section 4.3.5.
+func (s *Server) copy(ctx context.Context, l *link) {
+	fresh := time.Now()
+	for {
+		n, _ := parseName(l.zone.Name)
+		wait := firstRetry
+		err := s.refresh(ctx, n, l.zone)
+		if ctx.Err() != nil {
+			return
+		}
+		z := s.view.Load().zones[n]
+		if z == nil {
+			return
+		}
+		if err == nil {
+			fresh = time.Now()
+		} else {
+			s.m.transfers.WithLabelValues("failed").Inc()
+			s.log.Warn("zone not refreshed, the last copy stays", "zone", l.zone.Name, "error", err)
+		}
+		if !z.unavailable {
+			soa := z.soa()
+			wait = time.Duration(soa.Refresh) * time.Second
+			if err != nil {
+				wait = time.Duration(soa.Retry) * time.Second
+				if left := time.Duration(soa.Expire)*time.Second - time.Since(fresh); left <= 0 {
+					s.log.Error("zone expired", "zone", l.zone.Name)
+					s.putZone(l, expired(n, z.source, z.transfer))
+				} else {
+					wait = min(wait, left)
+				}
+			}
+			wait = max(wait, minRefresh)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		case <-l.kick:
+			timer.Stop()
+		}
+	}
+}
+
+// expired stands for a zone of which there is no copy that may be used.
+func expired(n name, source string, t *Transfer) *zone {
+	return &zone{name: n, source: source, transfer: t, unavailable: true}
+}
+
+// refresh asks the primaries, one after the other, until one has answered, and
+// takes the zone from it if it is newer.
+func (s *Server) refresh(ctx context.Context, n name, from Zone) error {
+	var errs []error
+	for _, peer := range from.Primaries {
+		err := s.refreshFrom(ctx, n, from, peer)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		errs = append(errs, fmt.Errorf("from %v: %w", peer.Address, err))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Server) refreshFrom(ctx context.Context, n name, from Zone, peer Peer) error {
+	q := new(dns.Msg)
+	q.SetQuestion(n.String(), dns.TypeSOA)
+	q.RecursionDesired = false
+	r, err := s.ask(ctx, q, peer)
+	if err != nil {
+		return err
+	}
+	if r.Rcode != dns.RcodeSuccess || !r.Authoritative || len(r.Answer) != 1 || r.Answer[0].Header().Rrtype != dns.TypeSOA {
+		return fmt.Errorf("no authoritative SOA record, but %s", dns.RcodeToString[r.Rcode])
+	}
+	current := s.view.Load().zones[n]
+	if current == nil {
+		return nil // the config has changed
+	}
+	serial := r.Answer[0].(*dns.SOA).Serial
+	if !current.unavailable && !newer(serial, current.soa().Serial) {
+		return nil
+	}
+	next, err := s.fetch(ctx, n, current, peer)
+	if err != nil {
+		return err
+	}
+	next.transfer = from.Transfer
+	s.mu.Lock()
+	l := s.links[n]
+	s.mu.Unlock()
+	if l == nil {
+		return nil
+	}
+	if err := s.putZone(l, next); err != nil {
+		return err
+	}
+	s.m.transfers.WithLabelValues("ok").Inc()
+	s.log.Info("zone transferred", "zone", from.Name, "primary", peer.Address, "serial", next.soa().Serial)
+	return nil
+}
+
+// putZone replaces one zone.
+func (s *Server) putZone(l *link, next *zone) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.links[next.name] != l {
+		return nil // the config has changed meanwhile
+	}
+	zones := make(map[name]*zone, len(s.zones))
+	for n, z := range s.zones {
+		zones[n] = z
+	}
+	zones[next.name] = next
+	err := s.setView(zones, s.table)
+	s.m.updated("zones", &s.m.zonesAt, err)
+	return err
+}
+
+// fetch transfers a zone: what changed since the current one, if there is one,
+// else all of it.
+func (s *Server) fetch(ctx context.Context, n name, current *zone, peer Peer) (*zone, error) {
+	q := new(dns.Msg)
+	if current.unavailable {
+		q.SetAxfr(n.String())
+	} else {
+		soa := current.soa()
+		q.SetIxfr(n.String(), soa.Serial, soa.Ns, soa.Mbox)
+	}
+	s.sign(q, peer)
+	ctx, cancel := context.WithTimeout(ctx, transferTime)
+	defer cancel()
+	dialer := dns.Client{Net: "tcp", Timeout: exchangeTime}
+	conn, err := dialer.DialContext(ctx, peer.Address.String())
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	defer conn.Close()
+	transfer := dns.Transfer{Conn: conn, ReadTimeout: transferTime}
+	if peer.Key != "" {
+		transfer.TsigProvider = s.keys
+	}
+	envelopes, err := transfer.In(q, peer.Address.String())
+	if err != nil {
+		return nil, err
+	}
+	var records []dns.RR
+	for e := range envelopes {
+		if err == nil {
+			err = e.Error
+		}
+		if records = append(records, e.RR...); len(records) > 2*maxZoneRecords && err == nil {
+			err = fmt.Errorf("more than %d records", 2*maxZoneRecords)
+			conn.Close()
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !current.unavailable {
+		if records, err = apply(current, records); err != nil {
+			return nil, err
+		}
+	}
+	return zoneOf(n, fmt.Sprintf("%s from %v", n, peer.Address), records)
+}
+
+// apply returns the records of a zone after the answer to a request for changes,
+// which may be the whole zone too (RFC 1995 section 4).
+func apply(current *zone, answer []dns.RR) ([]dns.RR, error) {
+	soa := func(i int) *dns.SOA {
+		if i >= len(answer) {
+			return nil
+		}
+		s, _ := answer[i].(*dns.SOA)
+		return s
+	}
+	last := soa(0)
+	if last == nil {
+		return nil, errors.New("an answer that does not begin with a SOA record")
+	}
+	if first := soa(1); first == nil || len(answer) == 2 {
+		return answer, nil
+	}
+	have := make(map[string]dns.RR)
+	for _, rr := range current.all() {
+		have[rr.String()] = rr
+	}
+	serial := current.soa().Serial
+	i := 1
+	for serial != last.Serial {
+		if from := soa(i); from == nil || from.Serial != serial {
+			return nil, fmt.Errorf("changes that do not begin at serial %d", serial)
+		}
+		for i++; i < len(answer) && soa(i) == nil; i++ {
+			text := answer[i].String()
+			if have[text] == nil {
+				return nil, fmt.Errorf("changes remove %q, which is not there", text)
+			}
+			delete(have, text)
+		}
+		to := soa(i)
+		if to == nil {
+			return nil, errors.New("changes that end early")
+		}
+		serial = to.Serial
+		for i++; i < len(answer) && soa(i) == nil; i++ {
+			have[answer[i].String()] = answer[i]
+		}
+	}
+	records := []dns.RR{last}
+	for _, rr := range have {
+		records = append(records, rr)
+	}
+	return records, nil
+}
+
+// zoneOf makes and checks a zone of records.
+func zoneOf(n name, source string, records []dns.RR) (*zone, error) {
+	l := zoneLoad{zone: &zone{name: n, source: source, nodes: make(map[name]*node)}}
+	for i, rr := range records {
+		l.records++
+		l.add(dns.Copy(rr), i+1)
+	}
+	if len(l.errs) == 0 {
+		l.check()
+	}
+	if len(l.errs) > 0 {
+		return nil, errors.Join(l.errs...)
+	}
+	return l.zone, nil
+}
+
+// notify tells a server that a zone has changed, until it answers.
+func (s *Server) notify(ctx context.Context, z *zone, peer Peer) {
+	wait := exchangeTime
+	for range notifyAttempts {
+		q := new(dns.Msg)
+		q.SetNotify(z.name.String())
+		q.Answer = []dns.RR{z.soa()}
+		r, err := s.ask(ctx, q, peer)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			if r.Rcode != dns.RcodeSuccess {
+				s.log.Warn("notice of a change refused", "zone", z.name.String(), "to", peer.Address, "rcode", dns.RcodeToString[r.Rcode])
+			}
+			return
+		}
+		pause(ctx, wait)
+		wait *= 2
+	}
+	s.log.Warn("notice of a change not answered", "zone", z.name.String(), "to", peer.Address)
+}
+
+// notified answers a notice of a change, RFC 1996: those of a primary, or signed
+// by its key, make the server look.
+func (s *Server) notified(v *view, req *request, sig *signature) response {
+	var m, reply dns.Msg
+	if m.Unpack(req.msg) != nil || len(m.Question) != 1 || m.Question[0].Qtype != dns.TypeSOA {
+		return v.respond(*req)
+	}
+	reply.SetReply(&m)
+	reply.Rcode = dns.RcodeNotAuth
+	n, err := parseName(m.Question[0].Name)
+	s.mu.Lock()
+	l := s.links[n]
+	s.mu.Unlock()
+	switch {
+	case err != nil || l == nil:
+	case !isPrimary(l.zone.Primaries, req.from, sig):
+		reply.Rcode = dns.RcodeRefused
+	default:
+		reply.Rcode, reply.Authoritative = dns.RcodeSuccess, true
+		select {
+		case l.kick <- struct{}{}:
+		default: // it will look anyway
+		}
+	}
+	out := response{asked: true, qtype: dns.TypeSOA, rcode: reply.Rcode}
+	if sig != nil {
+		out.msg, _ = sig.sign(&reply)
+	} else {
+		out.msg, _ = reply.Pack()
+	}
+	return out
+}
+
+func isPrimary(primaries []Peer, from netip.Addr, sig *signature) bool {
+	return slices.ContainsFunc(primaries, func(p Peer) bool {
+		if p.Key != "" {
+			return sig != nil && dns.CanonicalName(p.Key) == dns.CanonicalName(sig.tsig.Hdr.Name)
+		}
+		return p.Address.Addr() == from
+	})
+}
+
+// sign asks for a message to be signed with a peer's key.
+func (s *Server) sign(q *dns.Msg, peer Peer) {
+	if peer.Key != "" {
+		name := dns.CanonicalName(peer.Key)
+		q.SetTsig(name, s.keys[name].Algorithm, tsigFudge, time.Now().Unix())
+	}
+}
+
+// ask exchanges one message with a peer over UDP, or TCP if the answer is
+// truncated.
+func (s *Server) ask(ctx context.Context, q *dns.Msg, peer Peer) (*dns.Msg, error) {
+	s.sign(q, peer)
+	c := dns.Client{Timeout: exchangeTime}
+	if peer.Key != "" {
+		c.TsigProvider = s.keys
+	}
+	r, _, err := c.ExchangeContext(ctx, q.Copy(), peer.Address.String())
+	if err == nil && r.Truncated {
+		c.Net = "tcp"
+		r, _, err = c.ExchangeContext(ctx, q.Copy(), peer.Address.String())
+	}
+	if err == nil && peer.Key != "" && r.IsTsig() == nil {
+		return nil, errors.New("an answer that is not signed")
+	}
+	return r, err
+}
