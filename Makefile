@@ -104,6 +104,11 @@ conformance: deps $(CACHE)/h2spec differential ## h2spec, real clients on every 
 interop: deps ## FRR, BIRD, OpenBGPD and ExaBGP beside the Speaker, feature by feature (needs root)
 	ANYEDGE_INTEROP=1 $(GO) test -count 1 -timeout 2m -v ./test/interop
 
+.PHONY: conformance-dns
+conformance-dns: ## RFC 8906 by dig, and the answers for random zones compared with Knot and NSD (installs them)
+	test/deps.sh bench
+	ANYEDGE_CONFORMANCE_DNS=1 $(GO) test -count 1 -timeout 5m -v ./test/conformancedns
+
 .PHONY: differential
 differential: $(BIN) ## 6000 malformed requests through anyedge, HAProxy and nginx (installs them)
 	test/deps.sh bench

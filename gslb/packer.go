@@ -106,8 +106,8 @@ const (
 	longLabel  name = "\x02\x00\x00"
 )
 
-// sample is a type that no zone is likely to have: the answer to it is that to
-// every type that is not there.
+// sample is the first type of those for private use. The answer to one that is
+// not at a name is that to every type that is not there.
 const sample uint16 = 65280
 
 // entry packs the answers for a name of a zone and for those below it.
@@ -163,7 +163,11 @@ func (p *packer) answers(z *zone, m match, pack func(qtype uint16) *packed) (a a
 			return a
 		}
 	}
-	a.other = pack(sample)
+	absent := sample
+	for m.node.get(absent) != nil {
+		absent++
+	}
+	a.other = pack(absent)
 	return a
 }
 

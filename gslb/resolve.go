@@ -72,6 +72,9 @@ func (v *view) resolve(q *query, client netip.Prefix, random uint64) result {
 				Hdr:    dns.RR_Header{Name: owner, Rrtype: dns.TypeCNAME, Class: dns.ClassINET, Ttl: dname.Hdr.Ttl},
 				Target: target,
 			})
+			if q.qtype == dns.TypeCNAME || q.qtype == dns.TypeANY {
+				return r
+			}
 		case found:
 			alias := m.node.get(dns.TypeCNAME)
 			if alias == nil {

@@ -189,6 +189,7 @@ func TestAnswers(t *testing.T) {
 
 		{"DNAME", "host.old.edge.example A", 0, "old.edge.example. 300 DNAME new.edge.example.; host.old.edge.example. 300 CNAME host.new.edge.example.; host.new.edge.example. 300 A 192.0.2.10", "", "", false},
 		{"DNAME to no name", "x.old.edge.example A", 3, "old.edge.example. 300 DNAME new.edge.example.; x.old.edge.example. 300 CNAME x.new.edge.example.", soa, "", false},
+		{"DNAME, and the alias is what was asked for", "x.old.edge.example CNAME", 0, "old.edge.example. 300 DNAME new.edge.example.; x.old.edge.example. 300 CNAME x.new.edge.example.", "", "", false},
 		{"DNAME's owner is itself", "old.edge.example TXT", 0, `old.edge.example. 300 TXT "the owner itself"`, "", "", false},
 
 		{"steered name, other type", "www.edge.example TXT", 0, `www.edge.example. 300 TXT "of the zone"`, "", "", false},

@@ -1,0 +1,11 @@
+// Package conformancedns holds "anyedge gslb" against other servers and against
+// what RFC 8906 says that every server must do.
+//
+//	make conformance-dns
+//
+// One test asks the questions of RFC 8906 section 8 with dig. The other makes
+// zones at random, of all kinds of names that RFC 1034 section 4.3.2 tells apart,
+// serves them with anyedge, Knot and NSD, and compares the answers to thousands
+// of questions for names in, beside and below what is there. The package has
+// tests only; without ANYEDGE_CONFORMANCE_DNS they skip.
+package conformancedns
