@@ -30,6 +30,7 @@ type frrPeer struct {
 	RemoteDiagnostic string `json:"remote-diagnostic"`
 	RemoteTransmit   int    `json:"remote-transmit-interval"` // ms
 	RemoteMultiplier int    `json:"remote-detect-multiplier"`
+	RemoteID         uint32 `json:"remote-id"` // our discriminator
 }
 
 // frrConfig has a place for the interval and the multiplier.
@@ -174,9 +175,15 @@ func TestFRR(t *testing.T) {
 		t.Errorf("an operator's stop became a failure: %+v", s)
 	}
 
-	// An engine that dies, then one that is stopped.
+	// An engine that dies, and the one that follows it: to FRR another session,
+	// for which it has to end the first.
+	var before uint32
+	f.await("the session of the first engine", our4, func(p frrPeer) bool {
+		before = p.RemoteID
+		return p.Status == "up"
+	})
 	e.kill()
-	f.await("our death", our4, func(p frrPeer) bool { return p.Diagnostic == "control detection time expired" })
+	f.await("the session of the second", our4, func(p frrPeer) bool { return p.Status == "up" && p.RemoteID != before })
 	for _, p := range []bfd.Peer{four, six, local} {
 		e.awaitSpeed(p)
 	}
