@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -220,8 +221,8 @@ func (s *Server) fetch(ctx context.Context, n name, current *zone, peer Peer) (*
 	s.sign(q, peer)
 	ctx, cancel := context.WithTimeout(ctx, transferTime)
 	defer cancel()
-	dialer := dns.Client{Net: "tcp", Timeout: exchangeTime}
-	conn, err := dialer.DialContext(ctx, peer.Address.String())
+	client := s.client("tcp", peer)
+	conn, err := client.DialContext(ctx, peer.Address.String())
 	if err != nil {
 		return nil, err
 	}
@@ -400,17 +401,33 @@ func (s *Server) sign(q *dns.Msg, peer Peer) {
 // truncated.
 func (s *Server) ask(ctx context.Context, q *dns.Msg, peer Peer) (*dns.Msg, error) {
 	s.sign(q, peer)
-	c := dns.Client{Timeout: exchangeTime}
-	if peer.Key != "" {
-		c.TsigProvider = s.keys
-	}
-	r, _, err := c.ExchangeContext(ctx, q.Copy(), peer.Address.String())
+	r, _, err := s.client("udp", peer).ExchangeContext(ctx, q.Copy(), peer.Address.String())
 	if err == nil && r.Truncated {
-		c.Net = "tcp"
-		r, _, err = c.ExchangeContext(ctx, q.Copy(), peer.Address.String())
+		r, _, err = s.client("tcp", peer).ExchangeContext(ctx, q.Copy(), peer.Address.String())
 	}
 	if err == nil && peer.Key != "" && r.IsTsig() == nil {
 		return nil, errors.New("an answer that is not signed")
 	}
 	return r, err
+}
+
+// client asks a peer, from the first address listened on of its family: that is
+// the one that the peer knows.
+func (s *Server) client(network string, peer Peer) *dns.Client {
+	dialer := &net.Dialer{Timeout: exchangeTime}
+	for _, a := range s.cfg.Listen {
+		if addr := a.Addr(); !addr.IsUnspecified() && addr.Is4() == peer.Address.Addr().Is4() {
+			from := netip.AddrPortFrom(addr, 0)
+			dialer.LocalAddr = net.UDPAddrFromAddrPort(from)
+			if network == "tcp" {
+				dialer.LocalAddr = net.TCPAddrFromAddrPort(from)
+			}
+			break
+		}
+	}
+	c := &dns.Client{Net: network, Timeout: exchangeTime, Dialer: dialer}
+	if peer.Key != "" {
+		c.TsigProvider = s.keys
+	}
+	return c
 }
