@@ -22,6 +22,9 @@ type GSLB struct {
 	RateLimit *DNSRateLimit `yaml:"rate_limit"`
 	// Keys sign messages between servers (TSIG, RFC 8945).
 	Keys []DNSKey `yaml:"keys"`
+	// Resolvers are asked for the addresses of aliases, the first that answers. Needed
+	// for aliases of names that are not steered.
+	Resolvers []netip.AddrPort `yaml:"resolvers"`
 	// Zones are served from standard zone files (RFC 1035 section 5), or as copies
 	// of other servers' zones. At least one.
 	Zones []Zone `yaml:"zones" required:"true"`
@@ -101,6 +104,9 @@ type Zone struct {
 	// Primaries are the servers that the zone is copied from; the first that
 	// answers is taken.
 	Primaries []DNSPeer `yaml:"primaries"`
+	// Alias gives the apex the addresses of another name: of a steered one by its
+	// decisions, of others as resolvers give them. Default: the file's own.
+	Alias string `yaml:"alias" format:"domain"`
 	// Transfer says who may copy the zone. Default: nobody.
 	Transfer *ZoneTransfer `yaml:"transfer"`
 }

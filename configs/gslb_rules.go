@@ -2,6 +2,7 @@ package configs
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -41,7 +42,12 @@ func (g *GSLB) check(d *document) {
 	})
 	keys := sortedNames(g.Keys, func(k DNSKey) string { return k.Name })
 	for i := range g.Zones {
-		g.Zones[i].check(d, at("zones").index(i), keys)
+		z, path := &g.Zones[i], at("zones").index(i)
+		z.check(d, path, keys)
+		if z.Alias != "" && len(g.Resolvers) == 0 && !d.lostWithin("resolvers") && !d.lostWithin("names") &&
+			!slices.ContainsFunc(g.Names, func(n SteeredName) bool { return canonicalName(n.Name) == canonicalName(z.Alias) }) {
+			d.report(path.key("alias"), "%s is not steered, and there are no resolvers to ask", show(z.Alias))
+		}
 	}
 	d.unique(len(g.Pops), func(i int) (at, string) { return at("pops").index(i).key("name"), g.Pops[i].Name })
 	for i, p := range g.Pops {
@@ -63,6 +69,9 @@ func (g *GSLB) check(d *document) {
 func (z *Zone) check(d *document, path at, keys []string) {
 	if (z.File == "") == (len(z.Primaries) == 0) && !d.lostWithin(path.key("file")) && !d.lostWithin(path.key("primaries")) {
 		d.report(path, "needs either a file or primaries")
+	}
+	if z.Alias != "" && len(z.Primaries) > 0 {
+		d.report(path.key("alias"), "a copy cannot have an alias")
 	}
 	refer := func(path at, key string) {
 		if key != "" {

@@ -116,7 +116,7 @@ func TestPackedAnewWhenNeeded(t *testing.T) {
 		if change != nil {
 			change()
 		}
-		v, err := newView(zones, table(t, in), last)
+		v, err := newView(zones, table(t, in), nil, last)
 		if err != nil {
 			t.Fatal(err)
 		}

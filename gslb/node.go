@@ -195,6 +195,7 @@ func restartNeeded(old, cfg *configs.GSLB) error {
 	fixed("fleet", old.Fleet, cfg.Fleet)
 	fixed("listen", old.Listen, cfg.Listen)
 	fixed("admin", old.Admin, cfg.Admin)
+	fixed("resolvers", old.Resolvers, cfg.Resolvers)
 	fixed("keys", old.Keys, cfg.Keys)
 	fixed("rate_limit", old.RateLimit, cfg.RateLimit)
 	dot := func(c *configs.GSLB) (dot, doh []netip.AddrPort) {
@@ -213,7 +214,7 @@ func restartNeeded(old, cfg *configs.GSLB) error {
 // serverConfig is what the server is made from, and the certificate that it
 // shows, which may be replaced.
 func serverConfig(cfg *configs.GSLB) (Config, *atomic.Pointer[tls.Certificate], error) {
-	c := Config{Listen: cfg.Listen, Zones: zonesOf(cfg), NSID: cfg.NSID}
+	c := Config{Listen: cfg.Listen, Zones: zonesOf(cfg), Resolvers: cfg.Resolvers, NSID: cfg.NSID}
 	var err error
 	for _, k := range cfg.Keys {
 		secret, err := ReadKeySecret(k.SecretFile)
@@ -265,7 +266,7 @@ func readCookieSecrets(cfg *configs.GSLB) ([]CookieSecret, error) {
 func zonesOf(cfg *configs.GSLB) []Zone {
 	zones := make([]Zone, len(cfg.Zones))
 	for i, z := range cfg.Zones {
-		zones[i] = Zone{Name: z.Name, File: z.File, Primaries: peersOf(z.Primaries)}
+		zones[i] = Zone{Name: z.Name, File: z.File, Alias: z.Alias, Primaries: peersOf(z.Primaries)}
 		if t := z.Transfer; t != nil {
 			zones[i].Transfer = &Transfer{Allow: t.Allow, Keys: t.Keys, Notify: peersOf(t.Notify)}
 		}

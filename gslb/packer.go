@@ -140,7 +140,7 @@ func (p *packer) answers(z *zone, m match, pack func(qtype uint16) *packed) (a a
 		return a // each name below a DNAME has an answer of its own
 	}
 	if m.outcome == found {
-		steered := p.v.over[m.owner] != ""
+		steered := p.v.over[m.owner] != "" || p.v.isAlias(z, m.owner)
 		if steered {
 			add(dns.TypeA)
 			add(dns.TypeAAAA)

@@ -123,6 +123,9 @@ func (v *view) answerAt(r *result, z *zone, m match, qtype uint16, owner string,
 		negative.Header().Ttl = min(negative.Header().Ttl, ttl)
 		r.authority = append(r.authority, negative)
 		return
+	case (qtype == dns.TypeA || qtype == dns.TypeAAAA) && v.isAlias(z, m.owner):
+		v.answerAlias(r, z, qtype, owner)
+		return
 	default:
 		if set := m.node.get(qtype); set != nil {
 			r.answer = append(r.answer, owned(set, owner)...)

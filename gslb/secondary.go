@@ -23,7 +23,7 @@ const (
 )
 
 // link is what the server does for one zone beside answering: it follows the
-// primaries of a copy, and tells who wants to know of changes.
+// primaries of a copy, or the target of an alias.
 type link struct {
 	zone   Zone
 	kick   chan struct{} // of capacity 1: look at the primaries now
@@ -53,7 +53,11 @@ func (s *Server) follow(ctx context.Context) {
 			if l.cancel == nil {
 				var each context.Context
 				each, l.cancel = context.WithCancel(ctx)
-				tasks.Go(func() { s.copy(each, l) })
+				if l.zone.Alias != "" {
+					tasks.Go(func() { s.chase(each, l) })
+				} else {
+					tasks.Go(func() { s.copy(each, l) })
+				}
 			}
 		}
 		s.mu.Unlock()
@@ -70,11 +74,11 @@ func (s *Server) follow(ctx context.Context) {
 func (s *Server) relink(zones []Zone) {
 	links := make(map[name]*link)
 	for _, z := range zones {
-		if len(z.Primaries) == 0 {
+		if len(z.Primaries) == 0 && z.Alias == "" {
 			continue
 		}
 		n, _ := parseName(z.Name) // it was loaded
-		if l := s.links[n]; l != nil && slices.Equal(l.zone.Primaries, z.Primaries) {
+		if l := s.links[n]; l != nil && l.zone.Alias == z.Alias && slices.Equal(l.zone.Primaries, z.Primaries) {
 			links[n] = l
 			continue
 		}
@@ -361,7 +365,7 @@ func (s *Server) notified(v *view, req *request, sig *signature) response {
 	l := s.links[n]
 	s.mu.Unlock()
 	switch {
-	case err != nil || l == nil:
+	case err != nil || l == nil || len(l.zone.Primaries) == 0:
 	case !isPrimary(l.zone.Primaries, req.from, sig):
 		reply.Rcode = dns.RcodeRefused
 	default:

@@ -73,6 +73,8 @@ type Config struct {
 	Sockets int
 	// Keys are those that messages may be signed with.
 	Keys []Key
+	// Resolvers are asked for the addresses of aliases, the first first.
+	Resolvers []netip.AddrPort
 	// NSID identifies this server to who asks for it (RFC 5001). Default none.
 	NSID string
 	// CookieSecrets make and take server cookies (RFC 9018): the first makes them.
@@ -101,6 +103,7 @@ type Server struct {
 	mu       sync.Mutex // held while a view is built
 	identity identity
 	links    map[name]*link
+	aliased  map[name]*resolved
 	zones    map[name]*zone
 	table    *steer.Table
 
@@ -149,6 +152,9 @@ func loadZones(from []Zone) (map[name]*zone, error) {
 		z, err := loadZone(f)
 		if z != nil {
 			z.transfer = f.Transfer
+			if f.Alias != "" && err == nil {
+				z.alias, err = aliasOf(f)
+			}
 		}
 		switch {
 		case err != nil:
@@ -160,6 +166,18 @@ func loadZones(from []Zone) (map[name]*zone, error) {
 		}
 	}
 	return zones, errors.Join(errs...)
+}
+
+// aliasOf returns the target of a zone's alias.
+func aliasOf(f Zone) (name, error) {
+	if len(f.Primaries) > 0 {
+		return "", fmt.Errorf("zone %s: a copy cannot have an alias", f.Name)
+	}
+	target, err := parseName(f.Alias)
+	if err != nil {
+		return "", fmt.Errorf("zone %s: alias: %w", f.Name, err)
+	}
+	return target, nil
 }
 
 // Update replaces the steering table. A nil table steers nothing. If a name of it
@@ -228,7 +246,7 @@ func (s *Server) SetIdentity(nsid string, secrets []CookieSecret) {
 }
 
 func (s *Server) setView(zones map[name]*zone, table *steer.Table) error {
-	v, err := newView(zones, table, s.view.Load())
+	v, err := newView(zones, table, s.aliased, s.view.Load())
 	if err != nil {
 		return err
 	}

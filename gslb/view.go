@@ -17,6 +17,9 @@ type view struct {
 	zones map[name]*zone
 	table *steer.Table
 	over  overlay
+	// aliased are the addresses at apexes that are aliases, as far as they are
+	// known.
+	aliased map[name]*resolved
 	// entries are the packed answers of the fast path: those of zoneEntries, which
 	// steering has no part in, with the others put over them.
 	entries, zoneEntries entries
@@ -32,17 +35,18 @@ type identity struct {
 }
 
 // newView joins zones and steering, or says which steered names cannot be
-// joined. A nil table steers nothing. What is packed in last, which may be nil,
+// joined. A nil table steers nothing; aliased is what is known of the targets of
+// aliases. What is packed in last, which may be nil,
 // and still right is taken from there: while PoPs only come and go, nothing is
 // packed anew.
-func newView(zones map[name]*zone, table *steer.Table, last *view) (*view, error) {
-	v, err := join(zones, table)
+func newView(zones map[name]*zone, table *steer.Table, aliased map[name]*resolved, last *view) (*view, error) {
+	v, err := join(zones, table, aliased)
 	if err != nil {
 		return nil, err
 	}
 	if last != nil && maps.Equal(zones, last.zones) {
 		v.zoneEntries = last.zoneEntries
-		if slices.Equal(table.Names(), last.table.Names()) {
+		if slices.Equal(table.Names(), last.table.Names()) && maps.Equal(v.aliased, last.aliased) {
 			v.entries = last.entries
 			return v, nil
 		}
@@ -55,12 +59,20 @@ func newView(zones map[name]*zone, table *steer.Table, last *view) (*view, error
 }
 
 // join joins zones and steering without what is packed.
-func join(zones map[name]*zone, table *steer.Table) (*view, error) {
-	v := &view{zones: zones, table: table, over: make(overlay)}
+func join(zones map[name]*zone, table *steer.Table, aliased map[name]*resolved) (*view, error) {
+	v := &view{zones: zones, table: table, over: make(overlay), aliased: make(map[name]*resolved)}
 	var errs []error
 	for _, steered := range table.Names() {
 		if err := v.steer(steered); err != nil {
 			errs = append(errs, fmt.Errorf("steered name %s: %w", steered, err))
+		}
+	}
+	for _, z := range zones {
+		if z.alias == "" || z.unavailable {
+			continue
+		}
+		if err := v.alias(z, aliased); err != nil {
+			errs = append(errs, fmt.Errorf("zone %s: %w", z.name, err))
 		}
 	}
 	if len(errs) > 0 {

@@ -77,7 +77,7 @@ func plainView(t testing.TB) *view {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := newView(zones, table(t, steering()), nil)
+	v, err := newView(zones, table(t, steering()), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -276,7 +276,7 @@ func TestNameTooLongForADNAME(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := newView(zones, nil, nil)
+	v, err := newView(zones, nil, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -316,7 +316,7 @@ func TestSizes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err = newView(zones, nil, nil)
+	v, err = newView(zones, nil, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -503,7 +503,7 @@ func TestSteeredNamesThatDoNotFit(t *testing.T) {
 	} {
 		in := steering()
 		in.Names[0].Name = name
-		_, err := newView(zones, table(t, in), nil)
+		_, err := newView(zones, table(t, in), nil, nil)
 		if err == nil || !strings.Contains(err.Error(), "steered name "+name+": ") || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", name, err, want)
 		}

@@ -18,6 +18,8 @@ type zone struct {
 	// may be kept (RFC 2308 section 3).
 	negative *dns.SOA
 	records  int
+	// alias is the name whose addresses the apex has; "" for its own.
+	alias name
 	// unavailable is set for a copy that has not come yet, or is too old: questions
 	// for it fail. It has no nodes.
 	unavailable bool

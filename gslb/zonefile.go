@@ -28,6 +28,10 @@ type Zone struct {
 	// Primaries make the zone a copy of theirs: the first that answers is taken.
 	// File and Text are not used.
 	Primaries []Peer
+	// Alias names what the apex has the addresses of, instead of A and AAAA records
+	// of its own: a steered name, or any that Config.Resolvers know. Zones with
+	// primaries have none.
+	Alias string
 	// Transfer says who may have a copy of it; nil for nobody.
 	Transfer *Transfer
 }
