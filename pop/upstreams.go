@@ -62,8 +62,7 @@ func newUpstreams(cfg *configs.BGP, engine []string, log *slog.Logger, reg prome
 // tasks run the sessions.
 func (u *upstreams) tasks() []daemon.Task {
 	return []daemon.Task{
-		daemon.NewTask("bgp speaker", u.speaker.Run),
-		daemon.NewTask("bfd", u.runBFD),
+		daemon.NewTask("bgp and bfd", u.run),
 		daemon.NewTask("blackholes", u.blackholes.run),
 	}
 }
@@ -90,6 +89,26 @@ func (u *upstreams) watch(ctx context.Context, peers []bfd.Peer) {
 		default:
 		}
 	}
+}
+
+// run runs the sessions until ctx ends. BFD outlives BGP: some routers take the
+// farewell of BFD for a failure, and would never read that of BGP.
+func (u *upstreams) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	ended := make(chan error, 1)
+	go func() {
+		err := u.runBFD(watching)
+		if err != nil {
+			cancel()
+		}
+		ended <- err
+	}()
+	err := u.speaker.Run(ctx)
+	stop()
+	return errors.Join(err, <-ended)
 }
 
 // runBFD runs BFD from when there is a neighbor that has it: a node without one
