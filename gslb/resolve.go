@@ -17,7 +17,9 @@ type result struct {
 	answer        []dns.RR
 	authority     []dns.RR
 	additional    []dns.RR
-	truncated     bool
+	// needed is how many of the additional records an answer cannot do without.
+	needed    int
+	truncated bool
 	// steered is the decision that the answer came from, if there was one.
 	steered *steer.Reply
 }
@@ -58,7 +60,7 @@ func (v *view) resolve(q *query, client netip.Prefix, random uint64) result {
 			servers := m.node.get(dns.TypeNS)
 			r.authoritative = len(seen) > 0
 			r.authority = append(r.authority, servers...)
-			r.additional = z.glue(servers)
+			r.additional, r.needed = z.glue(m.owner, servers)
 			return r
 		case redirected:
 			dname := m.node.get(dns.TypeDNAME)[0].(*dns.DNAME)

@@ -77,6 +77,14 @@ func (v *view) respond(req request) response {
 	if out.msg = pack(&q, r, opt, limit); out.msg != nil && !req.short {
 		return out
 	}
+	if !req.short && r.needed < len(r.additional) {
+		// Glue that helps but is not needed does not make an answer truncated, RFC
+		// 9471 section 3.2.
+		r.additional = r.additional[:r.needed]
+		if out.msg = pack(&q, r, opt, limit); out.msg != nil {
+			return out
+		}
+	}
 	if req.tcp { // an answer of more than 64 KB
 		r = result{rcode: dns.RcodeServerFailure}
 	} else {

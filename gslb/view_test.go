@@ -2,6 +2,7 @@ package gslb
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -335,6 +336,50 @@ func TestSizes(t *testing.T) {
 	}
 	if got := ask(t, v, huge, "192.0.2.1", true); got.Rcode != dns.RcodeServerFailure || got.Truncated || got.Authoritative {
 		t.Errorf("huge answer over TCP: %s", got.MsgHdr.String())
+	}
+}
+
+// Glue that a delegation needs makes an answer truncated that it does not fit
+// into; other glue is left out.
+func TestSizeOfReferrals(t *testing.T) {
+	zone := func(below string) Zone {
+		text := "@ 1 SOA n h 1 2 3 4 5\n@ 1 NS n.example.\n"
+		for i := range 10 {
+			text += fmt.Sprintf("child 1 NS ns%d%s\nns%d%s 1 AAAA 2001:db8::%d\nns%d%s 1 A 192.0.2.%d\n", i, below, i, below, i, i, below, i)
+		}
+		return Zone{Name: "edge.example", Text: text}
+	}
+	for below, tests := range map[string][]struct {
+		size       uint16
+		truncated  bool
+		additional int
+	}{
+		".child": {{512, true, 0}, {1232, false, 20}},
+		"":       {{512, false, 0}, {1232, false, 20}},
+	} {
+		zones, err := loadZones([]Zone{zone(below)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := newView(zones, nil, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, tt := range tests {
+			q := asker("x.child.edge.example", dns.TypeA)
+			q.SetEdns0(tt.size, false)
+			got := ask(t, v, q, "192.0.2.1", false)
+			if got.Truncated != tt.truncated || len(got.Extra)-1 != tt.additional || len(got.Ns) != 10 && !tt.truncated {
+				t.Errorf("servers at ns%s, %d octets: %v", below, tt.size, got)
+			}
+			wire, err := q.Pack()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if fast, slow, _, ok := both(v, wire, "192.0.2.1", 1); ok && string(fast) != string(slow) {
+				t.Errorf("fast %x\nslow %x", fast, slow)
+			}
+		}
 	}
 }
 

@@ -114,15 +114,22 @@ func (z *zone) at(n name, over overlay) match {
 	return match{found, n, node}
 }
 
-// glue returns the addresses that the zone has for the targets of NS records.
-func (z *zone) glue(servers []dns.RR) (records []dns.RR) {
+// glue returns the addresses that the zone has for the targets of NS records at a
+// cut: first those of targets below the cut, which nobody can reach without.
+func (z *zone) glue(cut name, servers []dns.RR) (records []dns.RR, needed int) {
+	var others []dns.RR
 	for _, rr := range servers {
 		target, err := parseName(rr.(*dns.NS).Ns)
 		if err != nil || !target.under(z.name) {
 			continue
 		}
 		node := z.nodes[target]
-		records = slices.Concat(records, node.get(dns.TypeA), node.get(dns.TypeAAAA))
+		each := slices.Concat(node.get(dns.TypeA), node.get(dns.TypeAAAA))
+		if target.under(cut) {
+			records = append(records, each...)
+		} else {
+			others = append(others, each...)
+		}
 	}
-	return records
+	return append(records, others...), len(records)
 }

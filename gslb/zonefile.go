@@ -294,7 +294,10 @@ func (l *zoneLoad) objection(owner name, n *node, set *rrset) string {
 		}
 		for _, rr := range set.records {
 			target, err := parseName(rr.(*dns.NS).Ns)
-			if err == nil && target.under(owner) && len(l.glue([]dns.RR{rr})) == 0 {
+			if err != nil || !target.under(owner) {
+				continue
+			}
+			if records, _ := l.glue(owner, []dns.RR{rr}); len(records) == 0 {
 				return fmt.Sprintf("delegated to %s, which has no address here", target)
 			}
 		}
