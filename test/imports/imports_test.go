@@ -45,8 +45,9 @@ var allowed = map[string][]string{
 	"bgp/bfd":    {},
 	"bgp/shield": {},
 
-	"gslb":       {"configs", "gslb/steer", "internal/fleet"},
-	"gslb/steer": {},
+	"gslb":        {"configs", "gslb/dnssec", "gslb/steer", "internal/fleet"},
+	"gslb/dnssec": {},
+	"gslb/steer":  {},
 	// What is decided off the query path; the table takes what comes of it.
 	"gslb/steer/assign": {},
 	"gslb/steer/rtt":    {},
