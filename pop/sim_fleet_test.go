@@ -71,7 +71,7 @@ func newSimFleet(rng *rand.Rand, pops int, sealer *fleet.Sealer) *simFleet {
 	}
 	f.store.written = f.leasesWritten
 	var err error
-	f.fleet, err = fleet.New(fleet.Config{Store: f.store, Sealer: sealer, Pause: f.store.pause, Beside: f.store.beside})
+	f.fleet, err = fleet.New(fleet.Config{Store: f.store, Sealer: sealer, Pause: f.store.pause})
 	if err != nil {
 		panic(err)
 	}

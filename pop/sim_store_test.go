@@ -89,16 +89,6 @@ type simStore struct {
 	open []*simCall // calls that wait for an answer
 }
 
-// beside runs do, which in truth goes on beside its caller, before all that the
-// caller does until it waits, or after it.
-func (s *simStore) beside(do func()) (wait func()) {
-	if s.oneIn(2) {
-		return do
-	}
-	do()
-	return func() {}
-}
-
 // simCall is one coroutine, a call of a method of [fleet.Fleet] by a node.
 type simCall struct {
 	store    *simStore
@@ -291,6 +281,21 @@ func (s *simStore) Bind(ctx context.Context, key string, value []byte, session f
 			return fleet.ErrConflict
 		}
 		s.put(fleet.Entry{Key: key, Value: value, Session: session})
+		return nil
+	})
+}
+
+func (s *simStore) BindAndSwap(ctx context.Context, b fleet.Binding, key string, value []byte, prev uint64) error {
+	return s.do(ctx, func() error {
+		if s.sessions[b.Session].IsZero() {
+			return fleet.ErrSession
+		}
+		old := s.entries[key]
+		if held := s.entries[b.Key].Session; held != "" && held != b.Session || old.Index != prev {
+			return fleet.ErrConflict
+		}
+		s.put(fleet.Entry{Key: b.Key, Value: b.Value, Session: b.Session})
+		s.put(fleet.Entry{Key: key, Value: value, Session: old.Session})
 		return nil
 	})
 }

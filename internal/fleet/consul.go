@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,8 @@ const (
 const (
 	invalidSession = "invalid session"
 	staleIndex     = "index is stale"
+	lockHeld       = "lock is already held"
+	lockDelayed    = "due to lock delay"
 )
 
 // lockDelay is how long Consul keeps a key from being bound again after its
@@ -218,6 +221,36 @@ func (c *Consul) Bind(ctx context.Context, key string, value []byte, s Session) 
 		}
 		_ = sleep(ctx, 2*lockDelay) // the next try sees that ctx is done
 	}
+}
+
+// BindAndSwap implements [Store].
+func (c *Consul) BindAndSwap(ctx context.Context, b Binding, key string, value []byte, prev uint64) error {
+	if err := checkPair(b, key, value); err != nil {
+		return err
+	}
+	ok, answer, _, err := c.client.Txn().Txn(api.TxnOps{
+		{KV: &api.KVTxnOp{Verb: api.KVLock, Key: c.prefix + b.Key, Value: b.Value, Session: string(b.Session)}},
+		{KV: &api.KVTxnOp{Verb: api.KVCAS, Key: c.prefix + key, Value: value, Index: prev}},
+	}, (&api.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("write %s: %w", key, err)
+	}
+	if ok {
+		return nil
+	}
+	var why string
+	for _, e := range answer.Errors {
+		switch {
+		case strings.Contains(e.What, invalidSession):
+			return fmt.Errorf("bind %s: %w", b.Key, ErrSession)
+		case strings.Contains(e.What, lockHeld), strings.Contains(e.What, lockDelayed):
+			return fmt.Errorf("bind %s: %w", b.Key, ErrConflict)
+		case strings.Contains(e.What, staleIndex):
+			return fmt.Errorf("write %s: %w", key, ErrConflict)
+		}
+		why = e.What
+	}
+	return fmt.Errorf("write %s: transaction rolled back: %s", key, cmp.Or(why, "without a reason"))
 }
 
 // acquire asks Consul once to write value and lock the key for s.

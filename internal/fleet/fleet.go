@@ -51,11 +51,6 @@ type Config struct {
 	// or until ctx is done, and returns ctx's error then. Default: by the
 	// clock, jittered. A simulation on virtual time has its own.
 	Pause func(ctx context.Context, d time.Duration) error
-	// Beside runs f beside its caller and returns what waits for its end, which
-	// is called once. Default: in a goroutine. A simulation on virtual time has
-	// its own, in which f may also run as a whole before Beside returns, or in
-	// the wait.
-	Beside func(f func()) (wait func())
 	// Log gets transitions and rejected values. Default: none is written.
 	Log *slog.Logger
 	// Metrics registers the package's metrics; nil leaves them unregistered.
@@ -74,7 +69,6 @@ type Fleet struct {
 	validRing    func([]byte) error
 	validRollout func([]byte) error
 	pause        func(context.Context, time.Duration) error
-	beside       func(func()) func()
 	log          *slog.Logger
 	metrics      *metrics
 	sequence     atomic.Uint64
@@ -95,7 +89,6 @@ func New(cfg Config) (*Fleet, error) {
 		validRing:    cfg.ValidRing,
 		validRollout: cfg.ValidRollout,
 		pause:        cfg.Pause,
-		beside:       cfg.Beside,
 		log:          cfg.Log,
 		metrics:      newMetrics(cfg.Metrics),
 	}
@@ -107,16 +100,6 @@ func New(cfg Config) (*Fleet, error) {
 	}
 	if f.pause == nil {
 		f.pause = func(ctx context.Context, d time.Duration) error { return sleep(ctx, jitter(d)) }
-	}
-	if f.beside == nil {
-		f.beside = func(do func()) func() {
-			ended := make(chan struct{})
-			go func() {
-				defer close(ended)
-				do()
-			}()
-			return func() { <-ended }
-		}
 	}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)

@@ -21,7 +21,7 @@ const maxBody = 2 * MaxValue
 //	GET  /v1/status/leader
 //	GET  /v1/kv/KEY            with recurse, index and wait
 //	PUT  /v1/kv/KEY            with acquire
-//	PUT  /v1/txn               one KV operation: cas or delete-cas
+//	PUT  /v1/txn               cas or delete-cas of one key, or lock of one and cas of another
 //	PUT  /v1/session/create    TTL and Name count; the behavior is always "delete"
 //	PUT  /v1/session/renew/ID
 //	PUT  /v1/session/destroy/ID
@@ -143,6 +143,13 @@ func (h memoryHandler) acquire(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// wireOp is an operation of a transaction.
+type wireOp struct {
+	Verb, Key, Session string
+	Value              []byte
+	Index              uint64
+}
+
 func (h memoryHandler) txn(w http.ResponseWriter, r *http.Request) {
 	type failure struct {
 		OpIndex int
@@ -153,44 +160,51 @@ func (h memoryHandler) txn(w http.ResponseWriter, r *http.Request) {
 		Results []result
 		Errors  []failure
 	}
-	var ops []struct {
-		KV *struct {
-			Verb, Key string
-			Value     []byte
-			Index     uint64
-		}
-	}
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&ops); err != nil {
+	var body []struct{ KV *wireOp }
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&body); err != nil {
 		fail(w, badRequest{err})
 		return
 	}
-	if len(ops) != 1 || ops[0].KV == nil {
-		fail(w, badRequest{errors.New("exactly one KV operation is served here")})
-		return
+	var ops []wireOp
+	for _, op := range body {
+		if op.KV != nil {
+			ops = append(ops, *op.KV)
+		}
 	}
-	op := ops[0].KV
-	value := append([]byte{}, op.Value...)
-	switch op.Verb {
-	case "cas":
-	case "delete-cas":
-		value = nil
-	default:
-		fail(w, badRequest{fmt.Errorf("operation %q is not served here", op.Verb)})
-		return
-	}
-	index, err := h.store.CompareAndSwap(r.Context(), op.Key, value, op.Index)
+	written, err := h.write(r.Context(), ops)
+	at := max(len(ops)-1, 0)
 	switch {
 	case errors.Is(err, ErrConflict):
-		reply.Errors = []failure{{What: fmt.Sprintf("failed to write key %q, %s", op.Key, staleIndex)}}
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusConflict)
+		reply.Errors = []failure{{at, fmt.Sprintf("failed to write key %q, %s", ops[at].Key, staleIndex)}}
+	case errors.Is(err, ErrSession):
+		reply.Errors = []failure{{0, fmt.Sprintf("%s %q", invalidSession, ops[0].Session)}}
 	case err != nil:
 		fail(w, err)
 		return
-	case value != nil:
-		reply.Results = []result{{wirePair{Key: op.Key, CreateIndex: index, ModifyIndex: index}}}
+	case written != 0:
+		reply.Results = []result{{wirePair{Key: ops[at].Key, CreateIndex: written, ModifyIndex: written}}}
+	}
+	if reply.Errors != nil {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusConflict)
 	}
 	writeJSON(w, reply)
+}
+
+// write performs the operations of a transaction. The index is that of a value
+// written by cas alone, which is all whose answer is asked for.
+func (h memoryHandler) write(ctx context.Context, ops []wireOp) (index uint64, err error) {
+	switch {
+	case len(ops) == 1 && ops[0].Verb == "cas":
+		return h.store.CompareAndSwap(ctx, ops[0].Key, append([]byte{}, ops[0].Value...), ops[0].Index)
+	case len(ops) == 1 && ops[0].Verb == "delete-cas":
+		_, err := h.store.CompareAndSwap(ctx, ops[0].Key, nil, ops[0].Index)
+		return 0, err
+	case len(ops) == 2 && ops[0].Verb == "lock" && ops[1].Verb == "cas":
+		b := Binding{ops[0].Key, ops[0].Value, Session(ops[0].Session)}
+		return 0, h.store.BindAndSwap(ctx, b, ops[1].Key, append([]byte{}, ops[1].Value...), ops[1].Index)
+	}
+	return 0, badRequest{errors.New("served here are cas, delete-cas, and lock and cas together")}
 }
 
 func (h memoryHandler) create(w http.ResponseWriter, r *http.Request) {

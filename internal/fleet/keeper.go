@@ -377,7 +377,11 @@ func statePart(v *View, list []kept) {
 	v.Inventory = make(map[string][]Backend)
 	holders := make(map[string]Entry)
 	var document Leases
+	v.leasesIndex, v.damaged = 0, false
 	for _, item := range list {
+		if item.entry.Key == keyLeases {
+			v.leasesIndex, v.damaged = item.entry.Index, item.bad
+		}
 		switch good := item.good.(type) {
 		case Drain:
 			if good.Prefix.IsValid() {

@@ -1,7 +1,6 @@
 package fleet
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,9 +12,8 @@ import (
 // Leases live in one document, so that one compare-and-swap decides between all
 // nodes that want one; and each is alive only while the holder key of its node
 // is bound to the same session, so that a node that dies gives its lease back
-// without anybody's help. The holder key is written first: a lease in the
-// document whose holder key is missing is dead, and whoever comes next leaves
-// it out. A holder key without a lease in the document means nothing.
+// without anybody's help. Both are written in one step: a lease in the document
+// whose holder key is missing is dead, and whoever comes next leaves it out. A holder key without a lease in the document means nothing.
 //
 // A request that is refused is written too: the node goes on announcing, but
 // whoever asks next knows that it wants to go, long before a report says so.
@@ -61,16 +59,8 @@ func (f *Fleet) AcquireLease(ctx context.Context, s Session, l Lease, decide fun
 	if err != nil {
 		return wrapLease(err)
 	}
-	// The holder key has to be there before the document is written, but not
-	// before it is read: every question to the store delays a withdrawal.
-	a := acquisition{fleet: f, lease: l, decide: decide}
-	var bound error
-	wait := f.beside(func() { bound = f.bind(ctx, prefixHolders+l.Node, proof, s) })
-	a.holder = func() error { wait(); return bound }
+	a := acquisition{fleet: f, lease: l, holder: Binding{prefixHolders + l.Node, proof, s}, decide: decide}
 	err = f.retry(ctx, func() (bool, error) { return a.try(ctx) })
-	if e := a.bound(); e != nil {
-		err, a.refused = e, nil
-	}
 	switch {
 	case err == nil && a.refused == nil:
 	case errors.Is(err, ErrSession):
@@ -117,68 +107,89 @@ func wrapLease(err error) error {
 type acquisition struct {
 	fleet    *Fleet
 	lease    Lease
+	holder   Binding
 	decide   func(*View, Leases) Ruling
-	holder   func() error // waits for the outcome of binding the holder key; nil once bound has it
-	unbound  error        // that outcome
-	answered bool         // the store has bound the holder key
-	refused  error        // by the last decision
+	tried    bool  // what the View shows
+	answered bool  // the store has answered
+	refused  error // by the last decision
 }
 
-// bound waits until the holder key is bound, or not.
-func (a *acquisition) bound() error {
-	if a.holder != nil {
-		a.unbound = a.holder()
-		a.holder, a.answered = nil, a.unbound == nil
-	}
-	return a.unbound
-}
-
-// try is one round of reading, deciding and writing. After a round whose
-// writing got no answer, the next one decides anew: what was written then is
-// this node's own entry, and does not count.
+// try is one round of deciding and writing. After a round whose writing got no
+// answer, the next one decides anew: what was written then is this node's own
+// entry, and does not count.
+//
+// Every question to the store delays a withdrawal. So the first try takes the
+// document from the View, which shows document and holders as they were at one
+// time, a moment ago; that nobody has written since is for the swap to say. A
+// refusal by what may be over is no answer.
 func (a *acquisition) try(ctx context.Context) (done bool, err error) {
-	f, mine := a.fleet, a.lease
-	a.refused = nil
-	document, index, err := f.readLeases(ctx)
+	if view := a.fleet.View(); !a.tried && view.Connected && !view.damaged {
+		a.tried = true
+		value, err := a.propose(view.Leases)
+		if err == nil && a.refused == nil {
+			err = a.write(ctx, value, view.leasesIndex)
+			if !errors.Is(err, ErrConflict) {
+				return err == nil || errors.Is(err, ErrSession), err
+			}
+		}
+	}
+	document, index, err := a.fleet.readLeases(ctx)
 	if err != nil {
 		return errors.Is(err, errDamaged), err
 	}
-	next, err := f.others(ctx, document, mine.Node)
-	if err != nil {
+	a.answered = true
+	if document, err = a.fleet.living(ctx, document, a.lease); err != nil {
 		return false, err
 	}
-	ruling := a.decide(f.View(), next.clone())
-	a.refused, next.Freeze = ruling.Refused, ruling.Freeze
+	value, err := a.propose(document)
+	if err != nil || value == nil {
+		return true, err
+	}
+	err = a.write(ctx, value, index)
+	return err == nil || errors.Is(err, ErrSession), err
+}
+
+// propose decides on a document without dead entries, and returns the one to
+// write, nil if there is nothing to write.
+func (a *acquisition) propose(document Leases) ([]byte, error) {
+	mine := a.lease
 	if i := indexOf(document.Waiting, mine); i >= 0 {
 		mine.At = document.Waiting[i].At
-		if a.refused != nil { // a wish that goes on is not written again for every figure
-			mine.Usage = document.Waiting[i].Usage
-		}
 	}
+	other := func(l Lease) bool { return l.Node != mine.Node }
+	next := Leases{Holders: filter(document.Holders, other), Waiting: filter(document.Waiting, other), Freeze: document.Freeze}
+	ruling := a.decide(a.fleet.View(), next.clone())
+	a.refused, next.Freeze = ruling.Refused, ruling.Freeze
 	if a.refused == nil {
 		next.Holders = insert(next.Holders, mine)
-	} else if next.Waiting = insert(next.Waiting, mine); len(next.Waiting) > maxWaiting {
-		return true, nil
+		return encode(next)
 	}
-	value, err := encode(next)
-	if err != nil {
-		return true, err
+	if i := indexOf(document.Waiting, mine); i >= 0 {
+		mine.Usage = document.Waiting[i].Usage // a wish that goes on is not written again for every figure
 	}
-	if err := a.bound(); err != nil {
-		return true, err
+	if next.Waiting = insert(next.Waiting, mine); len(next.Waiting) > maxWaiting {
+		return nil, nil
 	}
-	if was, err := encode(document); err != nil || !bytes.Equal(was, value) {
-		if _, err := f.store.CompareAndSwap(ctx, keyLeases, value, index); err != nil {
-			return false, err
+	return encode(next)
+}
+
+// write puts the document in place of the one with the given index, together
+// with the proof that this node is alive.
+func (a *acquisition) write(ctx context.Context, value []byte, index uint64) error {
+	err := a.fleet.store.BindAndSwap(ctx, a.holder, keyLeases, value, index)
+	a.answered = a.answered || err == nil || errors.Is(err, ErrConflict)
+	return err
+}
+
+// filter returns what keep is true of; never nil.
+func filter(list []Lease, keep func(Lease) bool) []Lease {
+	kept := []Lease{}
+	for _, l := range list {
+		if keep(l) {
+			kept = append(kept, l)
 		}
 	}
-	// The session may have ended while this node was held up. Then others have
-	// stopped counting the lease.
-	ok, err := f.alive(ctx, mine)
-	if err == nil && !ok {
-		err = ErrSession
-	}
-	return err == nil || errors.Is(err, ErrSession), err
+	return kept
 }
 
 func (l Leases) clone() Leases {
@@ -217,42 +228,26 @@ func (f *Fleet) readLeases(ctx context.Context) (Leases, uint64, error) {
 	return leases, e.Index, nil
 }
 
-// others returns the document, which was read before, without the entries of
-// node and those that are dead.
-func (f *Fleet) others(ctx context.Context, leases Leases, node string) (Leases, error) {
-	next := Leases{Holders: []Lease{}, Freeze: leases.Freeze}
-	other := func(l Lease) bool { return l.Node != node }
-	if !slices.ContainsFunc(leases.Holders, other) && !slices.ContainsFunc(leases.Waiting, other) {
-		return next, nil
-	}
-	holders, _, err := f.store.List(ctx, prefixHolders)
-	if err != nil {
-		return Leases{}, err
+// living returns the document, which was read before, without the entries of
+// others that are dead, and with those of mine that are under its session.
+func (f *Fleet) living(ctx context.Context, document Leases, mine Lease) (Leases, error) {
+	other := func(l Lease) bool { return l.Node != mine.Node }
+	var holders []Entry
+	if slices.ContainsFunc(document.Holders, other) || slices.ContainsFunc(document.Waiting, other) {
+		var err error
+		if holders, _, err = f.store.List(ctx, prefixHolders); err != nil {
+			return Leases{}, err
+		}
 	}
 	alive := func(l Lease) bool {
+		if !other(l) {
+			return l.Session == mine.Session
+		}
 		i, ok := slices.BinarySearchFunc(holders, prefixHolders+l.Node, func(e Entry, key string) int { return strings.Compare(e.Key, key) })
 		return ok && l.heldBy(holders[i])
 	}
-	for _, l := range leases.Holders {
-		if other(l) && alive(l) {
-			next.Holders = append(next.Holders, l)
-		}
-	}
-	for _, l := range leases.Waiting {
-		if other(l) && alive(l) {
-			next.Waiting = append(next.Waiting, l)
-		}
-	}
-	return next, nil
-}
-
-// alive asks the store whether l counts. The document must have been read before.
-func (f *Fleet) alive(ctx context.Context, l Lease) (bool, error) {
-	e, err := f.store.Get(ctx, prefixHolders+l.Node)
-	if errors.Is(err, ErrNotFound) {
-		return false, nil
-	}
-	return err == nil && l.heldBy(e), err
+	document.Holders, document.Waiting = filter(document.Holders, alive), filter(document.Waiting, alive)
+	return document, nil
 }
 
 // heldBy reports whether the holder key proves that l is alive.

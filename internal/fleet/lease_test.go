@@ -166,7 +166,16 @@ func TestLeaseExcludes(t *testing.T) {
 				return fleettest.None
 			})
 			f := newFleet(t, faults)
+			ctx, stop := context.WithCancel(t.Context())
+			following := make(chan struct{})
+			go func() {
+				defer close(following)
+				if i%2 == 0 { // the others do without a View
+					_ = f.Run(ctx)
+				}
+			}()
 			running.Go(func() {
+				defer func() { stop(); <-following }()
 				for range rounds {
 					if err := f.AcquireLease(t.Context(), s, lease(node), onlyOne); err == nil {
 						acquired.Add(1)
@@ -188,6 +197,54 @@ func TestLeaseExcludes(t *testing.T) {
 			t.Errorf("only %d acquisitions", acquired.Load())
 		}
 	})
+}
+
+// A node that knows the fleet asks the store once. If what it knows is old, it
+// asks again at once, and is not refused by what is over.
+func TestLeaseOfOneQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := fleet.NewMemory()
+		faults := fleettest.NewFaults(memory)
+		f := run(t, faults)
+		ctx, s, other := t.Context(), session(t, memory), session(t, memory)
+		acquire := func(when string, ended bool, want map[fleettest.Op]int) {
+			t.Helper()
+			time.Sleep(time.Second) // the View is current
+			synctest.Wait()
+			if ended {
+				if err := memory.EndSession(ctx, other); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := counts(faults)
+			if err := f.AcquireLease(ctx, s, lease("fra-1"), onlyOne); err != nil {
+				t.Fatalf("%s: %v", when, err)
+			}
+			for op, n := range want {
+				if got := counts(faults)[op] - before[op]; got != n {
+					t.Errorf("%s: %d of %s, want %d", when, got, op, n)
+				}
+			}
+			if err := f.ReleaseLease(ctx, "fra-1"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		one := map[fleettest.Op]int{fleettest.OpGet: 0, fleettest.OpList: 0, fleettest.OpSwap: 1, fleettest.OpBind: 0}
+		acquire("the first lease", false, one)
+		acquire("the second", false, one)
+		if err := newFleet(t, memory).AcquireLease(ctx, other, lease("iad-1"), onlyOne); err != nil {
+			t.Fatal(err)
+		}
+		acquire("after the end of another", true, map[fleettest.Op]int{fleettest.OpSwap: 1})
+	})
+}
+
+func counts(f *fleettest.Faults) map[fleettest.Op]int {
+	n := make(map[fleettest.Op]int)
+	for _, op := range []fleettest.Op{fleettest.OpGet, fleettest.OpList, fleettest.OpSwap, fleettest.OpBind} {
+		n[op] = f.Calls(op)
+	}
+	return n
 }
 
 // A node that could not take its lease back leaves nothing that blocks others

@@ -178,6 +178,28 @@ func (m *Memory) Bind(ctx context.Context, key string, value []byte, s Session) 
 	return nil
 }
 
+// BindAndSwap implements [Store].
+func (m *Memory) BindAndSwap(ctx context.Context, b Binding, key string, value []byte, prev uint64) error {
+	if err := errors.Join(ctx.Err(), checkPair(b, key, value)); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.sessions[b.Session] == nil {
+		return fmt.Errorf("bind %s: %w", b.Key, ErrSession)
+	}
+	if e := m.entries[b.Key]; e.Session != "" && e.Session != b.Session {
+		return fmt.Errorf("bind %s: %w", b.Key, ErrConflict)
+	}
+	e := m.entries[key]
+	if e.Index != prev {
+		return fmt.Errorf("write %s: %w", key, ErrConflict)
+	}
+	m.putLocked(b.Key, b.Value, b.Session)
+	m.putLocked(key, value, e.Session)
+	return nil
+}
+
 func (m *Memory) putLocked(key string, value []byte, s Session) uint64 {
 	if e, ok := m.entries[key]; ok && e.Session == s && bytes.Equal(e.Value, value) {
 		return e.Index

@@ -45,6 +45,13 @@ type Entry struct {
 // time, and takes the keys bound to it along. The zero Session is none.
 type Session string
 
+// Binding is a key, its value, and the session that it is tied to.
+type Binding struct {
+	Key     string
+	Value   []byte
+	Session Session
+}
+
 // Store keeps keys and values for the fleet.
 //
 // Every write is atomic and durable when it returned nil. A write that returned
@@ -94,6 +101,12 @@ type Store interface {
 	// has ended.
 	Bind(ctx context.Context, key string, value []byte, s Session) error
 
+	// BindAndSwap is Bind of b and CompareAndSwap of key in one step: both are
+	// written or neither is. value is not nil. The error is ErrSession if the
+	// session of b has ended, and ErrConflict if b.Key or key is not what the
+	// caller thought.
+	BindAndSwap(ctx context.Context, b Binding, key string, value []byte, prev uint64) error
+
 	// NewSession begins a session that ends ttl after its last renewal, or
 	// somewhat later: Consul may take twice as long, and starts over when its
 	// leader changes. Never earlier. The name is for operators. A session
@@ -107,6 +120,17 @@ type Store interface {
 	// EndSession ends s and deletes its keys before it returns. To end a
 	// session that has ended succeeds.
 	EndSession(ctx context.Context, s Session) error
+}
+
+// checkPair refuses what no store could write in one step.
+func checkPair(b Binding, key string, value []byte) error {
+	if err := errors.Join(checkWrite(b.Key, b.Value), checkWrite(key, value)); err != nil {
+		return err
+	}
+	if b.Key == key || value == nil {
+		return fmt.Errorf("%s is bound and %s written in one step: two keys and two values are required", b.Key, key)
+	}
+	return nil
 }
 
 // checkWrite refuses a write that no store could keep.

@@ -44,6 +44,11 @@ type View struct {
 	// the View has of them is the last good one, if there was any.
 	Rejected []string
 
+	// leasesIndex is the index of the document of leases, 0 if there is none, and
+	// damaged says that it cannot be read.
+	leasesIndex uint64
+	damaged     bool
+
 	outages []outage // the newest that were over before LostSince, in order
 	changed chan struct{}
 }

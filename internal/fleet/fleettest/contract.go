@@ -51,6 +51,7 @@ func Run(t *testing.T, suite Suite) {
 		{"Bind", bind},
 		{"BindTakesOverUnbound", bindTakesOver},
 		{"SwapKeepsSession", swapKeepsSession},
+		{"BindAndSwap", bindAndSwap},
 		{"EndSession", endSession},
 		{"SessionGone", sessionGone},
 		{"SessionExpires", sessionExpires},
@@ -406,6 +407,53 @@ func swapKeepsSession(t *testing.T, s *subject) {
 	s.must(s.EndSession(s.ctx, session))
 	_, err := s.Get(s.ctx, "k")
 	s.wantErr(err, fleet.ErrNotFound)
+}
+
+// Both keys are written, or neither is.
+func bindAndSwap(t *testing.T, s *subject) {
+	one, two := s.session(), s.session()
+	try := func(session fleet.Session, value string, prev uint64) error {
+		return s.BindAndSwap(s.ctx, fleet.Binding{Key: "b", Value: []byte("by " + value), Session: session}, "k", []byte(value), prev)
+	}
+	expect := func(when, value string, session fleet.Session) uint64 {
+		t.Helper()
+		b, k := s.get("b"), s.get("k")
+		if string(b.Value) != "by "+value || b.Session != session || string(k.Value) != value || k.Session != "" {
+			t.Fatalf("%s: %+v and %+v", when, b, k)
+		}
+		return k.Index
+	}
+	s.wantErr(try(one, "0", 1000), fleet.ErrConflict)
+	for _, key := range []string{"b", "k"} {
+		_, err := s.Get(s.ctx, key)
+		s.wantErr(err, fleet.ErrNotFound)
+	}
+	s.must(try(one, "1", 0))
+	first := expect("created", "1", one)
+	s.must(try(one, "2", first))
+	second := expect("once more", "2", one)
+	if second <= first {
+		t.Fatalf("index %d after %d", second, first)
+	}
+	s.wantErr(try(one, "3", first), fleet.ErrConflict)
+	s.wantErr(try(two, "3", second), fleet.ErrConflict)
+	if expect("both refused", "2", one) != second {
+		t.Fatal("a refused write counted")
+	}
+	s.must(s.EndSession(s.ctx, one))
+	s.wantErr(try(one, "3", second), fleet.ErrSession)
+	if k := s.get("k"); string(k.Value) != "2" || k.Index != second {
+		t.Fatalf("after the session: %+v", k)
+	}
+	for _, bad := range []error{
+		s.BindAndSwap(s.ctx, fleet.Binding{Key: "k", Session: two}, "k", []byte("x"), second),
+		s.BindAndSwap(s.ctx, fleet.Binding{Key: "b", Session: two}, "k", nil, second),
+		s.BindAndSwap(s.ctx, fleet.Binding{Key: "b", Session: two}, "/k", []byte("x"), 0),
+	} {
+		if bad == nil || errors.Is(bad, fleet.ErrConflict) {
+			t.Fatalf("error %v, want that it makes no sense", bad)
+		}
+	}
 }
 
 func endSession(t *testing.T, s *subject) {

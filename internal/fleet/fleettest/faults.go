@@ -169,6 +169,13 @@ func (f *Faults) Bind(ctx context.Context, key string, value []byte, session fle
 	})
 }
 
+// BindAndSwap implements [fleet.Store]. It is a swap of key.
+func (f *Faults) BindAndSwap(ctx context.Context, b fleet.Binding, key string, value []byte, prev uint64) error {
+	return f.call(ctx, OpSwap, key, func(ctx context.Context, s fleet.Store) error {
+		return s.BindAndSwap(ctx, b, key, value, prev)
+	})
+}
+
 // NewSession implements [fleet.Store].
 func (f *Faults) NewSession(ctx context.Context, name string, ttl time.Duration) (session fleet.Session, err error) {
 	err = f.call(ctx, OpNewSession, name, func(ctx context.Context, s fleet.Store) (err error) {
