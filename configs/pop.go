@@ -391,8 +391,8 @@ type Neighbor struct {
 
 // Health says when the node counts as able to serve.
 type Health struct {
-	// ProbeInterval between requests through each service address. Default
-	// 500ms.
+	// ProbeInterval between requests through each service address, give or take a
+	// tenth. Default 500ms.
 	ProbeInterval Duration `yaml:"probe_interval" default:"500ms" range:"10ms..1m"`
 	// ProbeTimeout of one such request. Default 1s.
 	ProbeTimeout Duration `yaml:"probe_timeout" default:"1s" range:"10ms..1m"`

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/netip"
 	"time"
@@ -42,9 +43,15 @@ func probe(ctx context.Context, l configs.Listener, door netip.AddrPort, h confi
 		scheme = "http"
 	}
 	url := fmt.Sprintf("%s://%s/", scheme, reachable(l.Address))
-	ticker := time.NewTicker(h.ProbeInterval.Std())
-	defer ticker.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return
+		}
+		timer.Reset(spread(h.ProbeInterval.Std()))
 		r := probeResult{check: checkName(l.Name), ok: true}
 		if err := probeOnce(ctx, client, url, token); err != nil {
 			if ctx.Err() != nil {
@@ -57,13 +64,12 @@ func probe(ctx context.Context, l configs.Listener, door netip.AddrPort, h confi
 		case <-ctx.Done():
 			return
 		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return
-		}
 	}
 }
+
+// spread returns an interval, or up to a tenth more or less, so that probes
+// which began together do not go on together.
+func spread(d time.Duration) time.Duration { return d - d/10 + rand.N(d/5+1) }
 
 func probeOnce(ctx context.Context, client *http.Client, url, token string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)

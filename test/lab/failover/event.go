@@ -23,6 +23,8 @@ type event struct {
 	hold bool
 	// passive: nothing is expected to happen, so the other lab need not wait.
 	passive bool
+	// alone: it is measured in milliseconds, while the other lab is calm.
+	alone bool
 	// busy has the client send, beside the usual, so many requests over kept
 	// connections that it comes to 500 a second, and repeat what broke.
 	busy bool
@@ -62,12 +64,12 @@ var events = []event{
 		name: "verdict", title: "health verdict: requests through the service address fail",
 		play:  func(ctx context.Context, l *edge.Lab) (time.Time, error) { return l.Refuse(ctx, node, false) },
 		undo:  func(ctx context.Context, l *edge.Lab) error { return l.Admit(ctx, node) },
-		holds: withdrawn, bars: []bar{updateSoon},
+		alone: true, holds: withdrawn, bars: []bar{updateSoon},
 	},
 	{
 		name: "hang", title: "worker hangs",
 		play:  func(_ context.Context, l *edge.Lab) (time.Time, error) { return l.HangWorker(node) },
-		holds: withdrawn, bars: []bar{updateSoon},
+		alone: true, holds: withdrawn, bars: []bar{updateSoon},
 	},
 	{
 		name: "kill-agent", title: "agent SIGKILL",

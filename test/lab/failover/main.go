@@ -9,7 +9,8 @@
 //	go run ./test/lab/failover --runs 3 --only drain,hang
 //
 // A lab of each kind of router is up at the same time. One is measured while the
-// other recovers from what was done to it, so that measurements do not overlap.
+// other recovers from what was done to it, so that measurements do not overlap;
+// what has a bar in milliseconds is measured while the other rests.
 package main
 
 import (
@@ -55,7 +56,7 @@ type bench struct {
 	runs    int
 	events  []event
 	log     *slog.Logger
-	turn    sync.Mutex // held while something is measured
+	turns   *turns
 
 	mu      sync.Mutex
 	results map[key][]outcome
@@ -86,7 +87,7 @@ const (
 )
 
 func run(ctx context.Context, args []string, out, errOut io.Writer) error {
-	b := &bench{results: make(map[key][]outcome)}
+	b := &bench{results: make(map[key][]outcome), turns: newTurns()}
 	flags := flag.NewFlagSet("failover", flag.ContinueOnError)
 	flags.SetOutput(errOut)
 	flags.StringVar(&b.options.Binary, "anyedge", "bin/anyedge", "the product")
@@ -218,7 +219,9 @@ func (b *bench) behind(ctx context.Context, d topology.Daemon, some []event, hol
 		defer cancel()
 		err = errors.Join(err, edge.Down(ctx, o.Prefix))
 	}()
+	calm := b.turns.recovers()
 	l, err := edge.Up(ctx, o)
+	calm()
 	if err != nil {
 		return err
 	}
@@ -248,17 +251,22 @@ func lab(d topology.Daemon, hold bool) topology.Topology {
 	return t
 }
 
-func (b *bench) measure(ctx context.Context, l *edge.Lab, e event) (edge.Failover, error) {
-	if !e.passive {
-		b.turn.Lock()
-		defer b.turn.Unlock()
+// measure measures one event. The lab recovers until calm is called.
+func (b *bench) measure(ctx context.Context, l *edge.Lab, e event) (f edge.Failover, calm func(), err error) {
+	measure := func() { f, err = l.Measure(ctx, e.drill(l)) }
+	if e.passive {
+		calm = b.turns.recovers()
+		measure()
+	} else {
+		calm = b.turns.measure(e.alone, measure)
 	}
-	return l.Measure(ctx, e.drill(l))
+	return f, calm, err
 }
 
 // play measures one event and waits until the lab has recovered.
 func (b *bench) play(ctx context.Context, l *edge.Lab, d topology.Daemon, e event) error {
-	f, err := b.measure(ctx, l, e)
+	f, calm, err := b.measure(ctx, l, e)
+	defer calm()
 	if e.undo != nil {
 		err = errors.Join(err, e.undo(ctx, l))
 	}
