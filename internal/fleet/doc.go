@@ -1,6 +1,7 @@
 // Package fleet is the state that the nodes of an edge share: each node's
 // report of itself, operators' drains, withdraw leases, the ring of session
-// ticket keys and the inventory of backends.
+// ticket keys, the inventory of backends, and what steers clients: measured
+// round-trip times and the plan made from them.
 //
 // It has two layers. A [Store] keeps keys and values: [Consul] for a real
 // fleet, [Memory] for a fleet of one process, and [Handler] to let several
@@ -31,12 +32,16 @@
 //	state/rollout             the newest rollout of configs, and how far it has come
 //	documents/SUM             a config that a rollout names
 //	state/inventory/POOL      {"backends":[{"address":"10.1.0.4:8080","weight":2,"zone":"a"}]}
+//	plan                      Plan, of the DNS nodes
+//	rtt/NODE                  RTT, sealed, bound to a long session of the node's own
 //
 // Reports change all the time and the rest hardly ever, so they are followed
 // apart: a drain does not wait behind reports, and a report does not fetch the
-// ring again. Values are JSON, so that an operator can read them and write
-// drains and inventory with Consul's own tools. Only the ring is secret, and
-// only the ring is sealed ([Sealer]).
+// ring again. The plan changes with every solve, so it is followed by itself, and
+// round-trip times are read by DNS nodes only. Values are JSON, so that an
+// operator can read them and write drains and inventory with Consul's own tools.
+// The ring is secret, and where clients are is nobody else's business: those two
+// are sealed ([Sealer]).
 //
 // # Access
 //

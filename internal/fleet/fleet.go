@@ -26,6 +26,8 @@ const (
 	keyRing            = prefixState + "ring"
 	keyRollout         = prefixState + "rollout"
 	prefixDocuments    = "documents/"
+	prefixRTT          = "rtt/"
+	keyPlan            = "plan"
 )
 
 // A write that got no answer, or met another writer, is tried again this often,
@@ -47,6 +49,9 @@ type Config struct {
 	ValidRing func(ring []byte) error
 	// ValidRollout says what is wrong with a rollout; nil accepts all.
 	ValidRollout func(rollout []byte) error
+	// FollowRTT fills in [View].RTT: much to read, of which only DNS nodes have a
+	// use.
+	FollowRTT bool
 	// Pause waits between two tries of a write for about as long as it is told,
 	// or until ctx is done, and returns ctx's error then. Default: by the
 	// clock, jittered. A simulation on virtual time has its own.
@@ -68,6 +73,7 @@ type Fleet struct {
 	sealer       *Sealer
 	validRing    func([]byte) error
 	validRollout func([]byte) error
+	followRTT    bool
 	pause        func(context.Context, time.Duration) error
 	log          *slog.Logger
 	metrics      *metrics
@@ -88,6 +94,7 @@ func New(cfg Config) (*Fleet, error) {
 		sealer:       cfg.Sealer,
 		validRing:    cfg.ValidRing,
 		validRollout: cfg.ValidRollout,
+		followRTT:    cfg.FollowRTT,
 		pause:        cfg.Pause,
 		log:          cfg.Log,
 		metrics:      newMetrics(cfg.Metrics),
@@ -135,8 +142,14 @@ func (f *Fleet) TakeOver(ctx context.Context, node string) error {
 	if err := checkName("node", node); err != nil {
 		return err
 	}
+	return f.endHolder(ctx, prefixReports+node)
+}
+
+// endHolder ends the session that holds a key, if one does, and so deletes the
+// key.
+func (f *Fleet) endHolder(ctx context.Context, key string) error {
 	return f.retry(ctx, func() (bool, error) {
-		e, err := f.store.Get(ctx, prefixReports+node)
+		e, err := f.store.Get(ctx, key)
 		switch {
 		case errors.Is(err, ErrNotFound):
 			return true, nil

@@ -181,6 +181,40 @@ func operations() []operation {
 			},
 			holds: hasNot("state/holders/fra-1"),
 		},
+		{
+			name: "PublishRTT",
+			run: func(ctx context.Context, f *fleet.Fleet, s fleet.Session) error {
+				return f.PublishRTT(ctx, s, roundTrips("fra-1", "new"))
+			},
+			holds: rttIs("new"),
+		},
+		{
+			name: "PublishRTT over another",
+			before: func(ctx context.Context, f *fleet.Fleet, s fleet.Session) error {
+				return f.PublishRTT(ctx, s, roundTrips("fra-1", "old"))
+			},
+			run: func(ctx context.Context, f *fleet.Fleet, s fleet.Session) error {
+				return f.PublishRTT(ctx, s, roundTrips("fra-1", "new"))
+			},
+			holds: rttIs("new"),
+		},
+		{
+			name: "PublishPlan",
+			run: func(ctx context.Context, f *fleet.Fleet, _ fleet.Session) error {
+				return publish(ctx, f, plan("ns-1", time.Minute))
+			},
+			holds: has("plan", `"ns-1"`),
+		},
+		{
+			name: "PublishPlan over one of its own",
+			before: func(ctx context.Context, f *fleet.Fleet, _ fleet.Session) error {
+				return publish(ctx, f, plan("ns-1", 0))
+			},
+			run: func(ctx context.Context, f *fleet.Fleet, _ fleet.Session) error {
+				return publish(ctx, f, plan("ns-1", time.Minute))
+			},
+			holds: has("plan", "00:01:00"),
+		},
 	}
 }
 
@@ -356,6 +390,9 @@ func TestOperationsValidate(t *testing.T) {
 		"PutRing":       ringErr,
 		"AcquireLease":  f.AcquireLease(ctx, s, fleet.Lease{Node: "fra-1"}, always),
 		"ReleaseLease":  f.ReleaseLease(ctx, ""),
+		"PublishRTT":    f.PublishRTT(ctx, s, fleet.RTT{Node: "fra-1"}),
+		"PublishRTT2":   f.PublishRTT(ctx, s, roundTrips("fra-1", strings.Repeat("x", fleet.MaxRTT+1))),
+		"PublishPlan":   publish(ctx, f, fleet.Plan{By: "ns-1"}),
 	} {
 		if err == nil {
 			t.Errorf("%s took what is not valid", name)

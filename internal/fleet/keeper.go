@@ -26,6 +26,9 @@ const (
 	// waits a little, so that one reading brings many changes.
 	reportsPace = 200 * time.Millisecond
 	statePace   = 50 * time.Millisecond
+	planPace    = time.Second
+	// Round-trip times are published once a minute, and are much to read.
+	rttPace = 20 * time.Second
 )
 
 // staleLister is a Store that can read without its leader. What it reads is old
@@ -159,6 +162,7 @@ type source struct {
 	pace   time.Duration
 	kept   map[string]kept // by key, as of the last reading; nil before the first
 	fresh  bool            // read since the store was last lost
+	aside  bool            // a View is connected without it
 	part   func(*View, []kept)
 }
 
@@ -171,14 +175,19 @@ type kept struct {
 }
 
 func newKeeper(f *Fleet) *keeper {
-	return &keeper{
+	k := &keeper{
 		fleet: f,
 		sources: []*source{
 			{prefix: prefixReports, pace: reportsPace, part: reportsPart},
 			{prefix: prefixState, pace: statePace, part: statePart},
+			{prefix: keyPlan, pace: planPace, part: planPart},
 		},
 		lostSince: f.View().LostSince,
 	}
+	if f.followRTT {
+		k.sources = append(k.sources, &source{prefix: prefixRTT, pace: rttPace, part: rttPart, aside: true})
+	}
+	return k
 }
 
 // known reports whether src has been read at all.
@@ -231,7 +240,7 @@ func (k *keeper) take(src *source, entries []Entry, fresh bool) {
 	}
 	src.kept = next
 	src.fresh = src.fresh || fresh
-	connecting := !k.connected && !slices.ContainsFunc(k.sources, func(s *source) bool { return !s.fresh })
+	connecting := !k.connected && !slices.ContainsFunc(k.sources, func(s *source) bool { return !s.fresh && !s.aside })
 	if connecting {
 		k.connected, k.silent, k.since = true, false, now
 		k.fleet.metrics.connected.Set(1)
@@ -282,9 +291,11 @@ const (
 	kindInventory = "inventory"
 	kindRing      = "ring"
 	kindRollout   = "rollout"
+	kindRTT       = "rtt"
+	kindPlan      = "plan"
 )
 
-var kinds = []string{kindReport, kindDrain, kindOverride, kindLeases, kindInventory, kindRing, kindRollout}
+var kinds = []string{kindReport, kindDrain, kindOverride, kindLeases, kindInventory, kindRing, kindRollout, kindRTT, kindPlan}
 
 // decode makes a value of e. If it is not valid, the last good one stays.
 func (k *keeper) decode(e Entry, before kept, now time.Time) kept {
@@ -342,12 +353,19 @@ func (f *Fleet) decode(e Entry) (kind string, value any, err error) {
 		value, err = decodeInventory(e.Value)
 		return kindInventory, value, err
 	}
+	if node, ok := strings.CutPrefix(e.Key, prefixRTT); ok {
+		value, err = f.decodeRTT(node, e.Value)
+		return kindRTT, value, err
+	}
 	switch {
 	case strings.HasPrefix(e.Key, prefixHolders):
 		return "", holderProof{}, nil
 	case e.Key == keyLeases:
 		value, err = decodeLeases(e.Value)
 		return kindLeases, value, err
+	case e.Key == keyPlan:
+		value, err = decodePlan(e.Value)
+		return kindPlan, value, err
 	case e.Key == keyRollout:
 		return kindRollout, rolloutDoc(e.Value), f.validRollout(e.Value)
 	case e.Key == keyRing:

@@ -153,7 +153,8 @@ func TestLeaseExcludes(t *testing.T) {
 			node := fmt.Sprintf("n%d-1", i)
 			s := session(t, memory)
 			faults := fleettest.NewFaults(memory)
-			random := rand.New(rand.NewPCG(uint64(i), 1))
+			random := rand.New(rand.NewPCG(uint64(i), 1)) // the faults' own
+			pauses := rand.New(rand.NewPCG(uint64(i), 2))
 			faults.Set(func(op fleettest.Op, _ string) fleettest.Fault {
 				switch random.IntN(8) {
 				case 0:
@@ -188,7 +189,7 @@ func TestLeaseExcludes(t *testing.T) {
 							time.Sleep(time.Millisecond)
 						}
 					}
-					time.Sleep(time.Duration(random.IntN(50)) * time.Millisecond)
+					time.Sleep(time.Duration(pauses.IntN(50)) * time.Millisecond)
 				}
 			})
 		}

@@ -228,6 +228,8 @@ func FuzzDecode(f *testing.F) {
 	f.Add("state/leases", []byte(`{"holders":[{"node":"n","pop":"p","session":"s"}]}`))
 	f.Add("state/holders/n", []byte(`i`))
 	f.Add("state/ring", []byte(`{}`))
+	f.Add("rtt/fra-1", []byte(`{"node":"fra-1","pop":"fra","at":"2026-01-01T00:00:00Z","data":"AQID"}`))
+	f.Add("plan", []byte(`{"by":"ns-1","interval_seconds":30,"pops":[{"pop":"fra","lost":{"worst":"iad","utilization":0.5,"holds":true}}]}`))
 	fl, err := New(Config{Store: NewMemory()})
 	if err != nil {
 		f.Fatal(err)
@@ -240,7 +242,7 @@ func FuzzDecode(f *testing.F) {
 		switch v := good.(type) {
 		case []Backend:
 			again(t, fl, key, inventory{v}, good)
-		case Report, Drain, Leases:
+		case Report, Drain, Leases, RTT:
 			again(t, fl, key, v, good)
 		}
 	})

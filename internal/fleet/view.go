@@ -40,6 +40,15 @@ type View struct {
 	// none.
 	Rollout []byte
 
+	// Plan is the DNS nodes' plan, nil if there is none, and PlanSeen when this
+	// reader saw it change, by its own monotonic clock; see [View.PlanAge].
+	Plan     *Plan
+	PlanSeen time.Time
+
+	// RTT is what the nodes have measured, by Node; nil without
+	// [Config].FollowRTT. It comes later than the rest.
+	RTT []RTT
+
 	// Rejected are the keys whose present value is not valid, in order. What
 	// the View has of them is the last good one, if there was any.
 	Rejected []string
