@@ -20,9 +20,10 @@
 // A snapshot names no network that fewer than K clients were seen in. Smaller
 // ones are merged upward, with other small ones: from a /24 to its /20, /16, /12
 // and /8, from a /48 to its /40, /32, /24 and /16, until together they have K
-// clients; those that never do are left out. Of a client's address nothing is
-// kept but one of 64 bits of its network's sketch, chosen by a keyed hash; the
-// number of bits that are set never exceeds the number of clients.
+// clients; those that never do are left out. A client is an IPv4 address, or an
+// IPv6 /64, of which one host has many. Nothing is kept of it but one of 64 bits of
+// its network's sketch, chosen by a keyed hash; the number of bits that are set
+// never exceeds the number of clients.
 //
 // # Concurrency
 //
@@ -114,7 +115,16 @@ func (c *Collector) Add(now time.Time, client netip.Addr, rtt time.Duration, con
 	}
 	at.decay(now, c.cfg.HalfLife)
 	at.add(math.Log(float64(rtt)/1000), float64(connections))
-	at.now |= 1 << (maphash.Comparable(c.seed, client) % 64)
+	at.now |= 1 << (maphash.Comparable(c.seed, clientOf(client)) % 64)
+}
+
+// clientOf returns what stands for one client.
+func clientOf(a netip.Addr) netip.Addr {
+	if a.Is4() {
+		return a
+	}
+	p, _ := a.WithZone("").Prefix(64)
+	return p.Addr()
 }
 
 // networkOf returns the network that an address is counted in.

@@ -16,8 +16,12 @@ var start = time.Unix(1_700_000_000, 0)
 // crowd adds n clients of one network, each with one connection.
 func crowd(c *Collector, now time.Time, network string, n int, rtt time.Duration) {
 	a := netip.MustParsePrefix(network).Addr()
-	for range n {
-		a = a.Next()
+	for i := range n {
+		if a = a.Next(); a.Is6() { // to the next /64
+			b := a.As16()
+			b[7] = byte(i)
+			a = netip.AddrFrom16(b)
+		}
 		c.Add(now, a, rtt, 1)
 	}
 }
@@ -122,6 +126,52 @@ func TestPrivacyHoldsForRandomClients(t *testing.T) {
 				t.Fatalf("round %d: %v stands for %d clients, K is %d", round, e.Prefix, got, k)
 			}
 		}
+	}
+}
+
+// A host of IPv6 takes new addresses all the time, and stays one client.
+func TestOneHostOfIPv6IsOneClient(t *testing.T) {
+	c := NewCollector(Config{K: 2})
+	a := netip.MustParseAddr("2001:db8::")
+	for range 100 {
+		a = a.Next()
+		c.Add(start, a, 10*time.Millisecond, 1)
+	}
+	if s := c.Snapshot(start, "fra"); len(s.Entries) != 0 {
+		t.Errorf("%+v shows one client", s.Entries)
+	}
+}
+
+// A process goes on from what the one before it published, and that fades.
+func TestWithAnEarlierSnapshot(t *testing.T) {
+	p := netip.MustParsePrefix
+	earlier := Snapshot{Pop: "fra", At: start, HalfLife: time.Minute, Entries: []Entry{
+		{p("198.51.100.0/24"), 10 * time.Millisecond, 16}, {p("203.0.113.0/24"), 30 * time.Millisecond, 4}, {p("2001:db8::/48"), 50 * time.Millisecond, 1},
+	}}
+	now := Snapshot{Pop: "fra", At: start.Add(2 * time.Minute), HalfLife: time.Minute, Entries: []Entry{
+		{p("192.0.2.0/24"), 20 * time.Millisecond, 2}, {p("198.51.100.0/24"), 40 * time.Millisecond, 4},
+	}}
+	got := now.With(earlier)
+	want := []Entry{
+		{p("192.0.2.0/24"), 20 * time.Millisecond, 2}, {p("198.51.100.0/24"), 20 * time.Millisecond, 8}, {p("203.0.113.0/24"), 30 * time.Millisecond, 1},
+	}
+	if len(got.Entries) != len(want) || got.At != now.At {
+		t.Fatalf("%+v, want %+v", got, want)
+	}
+	for i, e := range got.Entries {
+		if e.Prefix != want[i].Prefix || !near(float64(e.RTT), float64(want[i].RTT), 1e-6) || !near(e.Weight, want[i].Weight, 1e-6) {
+			t.Errorf("%+v, want %+v", e, want[i])
+		}
+	}
+	if len(now.Entries) != 2 || len(earlier.Entries) != 3 {
+		t.Error("what it was made of has changed")
+	}
+	earlier.Pop = "iad"
+	if got := now.With(earlier); len(got.Entries) != 2 {
+		t.Errorf("%+v has what another PoP measured", got)
+	}
+	if got := now.With(Snapshot{}); len(got.Entries) != 2 {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -32,6 +32,29 @@ type Entry struct {
 	Weight float64
 }
 
+// With returns s with what an earlier process of the same node published, decayed
+// by the time between the two: a node that starts again does not forget. Entries
+// of both stay what may be published.
+func (s Snapshot) With(earlier Snapshot) Snapshot {
+	if earlier.Pop != s.Pop || earlier.HalfLife <= 0 {
+		return s
+	}
+	cells := make(map[netip.Prefix]cell, len(s.Entries)+len(earlier.Entries))
+	for _, e := range s.Entries {
+		cells[e.Prefix] = cell{log: math.Log(float64(e.RTT) / 1000), weight: e.Weight}
+	}
+	decay := math.Exp2(-max(0, float64(s.At.Sub(earlier.At))) / float64(earlier.HalfLife))
+	for _, e := range earlier.Entries {
+		if w := e.Weight * decay; w >= MinWeight {
+			at := cells[e.Prefix]
+			at.add(math.Log(float64(e.RTT)/1000), w)
+			cells[e.Prefix] = at
+		}
+	}
+	s.Entries = entriesOf(cells)
+	return s
+}
+
 // fold keeps the cells that keep reports true for and merges the others upward,
 // level by level. What is not to be kept at the widest level is dropped.
 func fold(cells map[netip.Prefix]cell, keep func(*cell) bool) map[netip.Prefix]cell {
