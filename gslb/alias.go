@@ -49,19 +49,21 @@ func (v *view) isAlias(z *zone, n name) bool {
 }
 
 // answerAlias adds the addresses of an alias's target.
-func (v *view) answerAlias(r *result, z *zone, qtype uint16, owner string) {
+func (v *view) answerAlias(r *result, z *zone, qtype uint16, owner string, s *signing) {
 	known := v.aliased[z.name]
 	if known == nil { // not resolved so far
 		r.rcode, r.authoritative = dns.RcodeServerFailure, false
 		return
 	}
 	if addrs := known.addrs[family(qtype)]; len(addrs) > 0 {
-		r.answer = append(r.answer, addresses(addrs, owner, qtype, known.ttl)...)
+		set := addresses(addrs, owner, qtype, known.ttl)
+		r.answer = s.signed(append(r.answer, set...), set, owner)
 		return
 	}
 	negative := dns.Copy(z.negative)
 	negative.Header().Ttl = min(negative.Header().Ttl, known.ttl)
 	r.authority = append(r.authority, negative)
+	s.deny(qtype, negative.Header().Ttl)
 }
 
 // chase keeps the addresses of an alias's target, until ctx is done. When they

@@ -19,6 +19,7 @@ type fastQuery struct {
 
 	edns    bool
 	do      bool
+	compact bool // as in query
 	udpSize uint16
 	subnet  []byte // the option's data, in the message; nil without one
 	client  netip.Prefix
@@ -45,7 +46,7 @@ func (q *fastQuery) read(msg []byte) bool {
 		return false
 	}
 	rest := msg[end+4:]
-	q.edns, q.do, q.nsid, q.subnet, q.client, q.cookie = false, false, false, nil, netip.Prefix{}, nil
+	q.edns, q.do, q.compact, q.nsid, q.subnet, q.client, q.cookie = false, false, false, false, nil, netip.Prefix{}, nil
 	if msg[11] == 0 {
 		return len(rest) == 0
 	}
@@ -101,7 +102,8 @@ func (q *fastQuery) readOPT(opt []byte) bool {
 		opt[6] != 0 || int(binary.BigEndian.Uint16(opt[9:])) != len(opt)-optHeader {
 		return false
 	}
-	q.edns, q.udpSize, q.do = true, binary.BigEndian.Uint16(opt[3:]), opt[7]&0x80 != 0
+	q.edns, q.udpSize, q.do = true, binary.BigEndian.Uint16(opt[3:]), opt[7]&(flagDO>>8) != 0
+	q.compact = q.do && opt[7]&(flagCO>>8) != 0
 	for options := opt[optHeader:]; len(options) > 0; {
 		if len(options) < 4 {
 			return false
@@ -168,7 +170,8 @@ type fastOutcome struct {
 	rcode   int
 	steered bool
 	reply   steer.Reply // if steered
-	// known is as in response; which tells answers apart that are alike.
+	// known is as in response; which tells answers apart that are alike, and may be
+	// known even if the slow path has to answer.
 	known bool
 	which *packed
 }
@@ -180,13 +183,13 @@ func (v *view) respondFast(q *fastQuery, req request, buf []byte) (msg []byte, o
 	if !q.read(req.msg) {
 		return nil, out, false
 	}
-	p := v.packed(q)
+	p, signed := v.packed(q)
 	if p == nil {
 		return nil, out, false
 	}
-	counts := p.counts
+	out.which = p
+	client := q.client
 	if p.steered != "" {
-		client := q.client
 		if q.subnet == nil {
 			client = netip.PrefixFrom(req.from, req.from.BitLen())
 		}
@@ -195,6 +198,14 @@ func (v *view) respondFast(q *fastQuery, req request, buf []byte) (msg []byte, o
 		if len(out.reply.Addrs) == 0 {
 			return nil, out, false
 		}
+	}
+	if p.secure && q.do {
+		if p = v.secure(signed, q, &req, client, &out.reply); p == nil {
+			return nil, out, false
+		}
+	}
+	counts := p.counts
+	if p.steered != "" {
 		counts[0] += uint16(len(out.reply.Addrs))
 	}
 	if q.edns {
@@ -211,24 +222,25 @@ func (v *view) respondFast(q *fastQuery, req request, buf []byte) (msg []byte, o
 		binary.BigEndian.PutUint16(msg[6+2*i:], n)
 	}
 	msg = p.appendTo(msg, q.named)
-	if out.steered {
+	if p.steered != "" {
 		msg = p.appendAddresses(msg, &out.reply)
 	}
 	if q.edns {
 		msg, out.known = v.appendOPT(msg, q, &req, out.reply.Scope)
 	}
-	out.qtype, out.rcode, out.which = q.qtype, int(flags&0xf), p
+	out.qtype, out.rcode = q.qtype, int(flags&0xf)
 	return msg, out, true
 }
 
 // refused is the answer for names in none of the zones.
 var refused = packed{flags: dns.RcodeRefused}
 
-// packed returns the answer to a question, nil if it is not packed.
-func (v *view) packed(q *fastQuery) *packed {
+// packed returns the answer to a question, nil if it is not packed, and its forms
+// with signatures, nil if it has none or they are for the slow path.
+func (v *view) packed(q *fastQuery) (*packed, *kept) {
 	n := q.lowered[:q.named]
 	if len(n) == 1 {
-		return nil // nothing compresses to the root
+		return nil, nil // nothing compresses to the root
 	}
 	if e := v.entries[name(n)]; e != nil {
 		return e.at.get(q.qtype)
@@ -239,11 +251,14 @@ func (v *view) packed(q *fastQuery) *packed {
 			return e.below.get(q.qtype)
 		}
 	}
-	return &refused
+	return &refused, nil
 }
 
 // size is the length of what follows the question, without OPT record.
 func (p *packed) size(reply *steer.Reply) int {
+	if p.steered == "" {
+		return len(p.body)
+	}
 	each := 2 + 10 + 4
 	if p.family == steer.IPv6 {
 		each += 12
@@ -300,7 +315,10 @@ func (v *view) optSize(q *fastQuery) int {
 func (v *view) appendOPT(msg []byte, q *fastQuery, req *request, scope int) (_ []byte, known bool) {
 	var do byte
 	if q.do {
-		do = 0x80
+		do = flagDO >> 8
+	}
+	if q.compact {
+		do |= flagCO >> 8
 	}
 	options := v.optSize(q) - optHeader
 	msg = append(msg, 0, 0, byte(dns.TypeOPT), udpPayload>>8, udpPayload&0xff, 0, 0, do, 0, byte(options>>8), byte(options))

@@ -22,6 +22,9 @@ const (
 	metricUpdates     = "anyedge_gslb_updates_total"
 	metricTableAge    = "anyedge_gslb_table_age_seconds"
 	metricZonesAge    = "anyedge_gslb_zones_age_seconds"
+	metricSignatures  = "anyedge_gslb_signatures_total"
+	metricSignHits    = "anyedge_gslb_signature_cache_hits_total"
+	metricSignErrors  = "anyedge_gslb_signing_errors_total"
 )
 
 // Values of the label "reason" of metricDropped.
@@ -41,6 +44,8 @@ type metrics struct {
 	connections prometheus.Gauge
 	updates     *prometheus.CounterVec
 	transfers   *prometheus.CounterVec
+
+	signatures, signatureHits, signatureErrors prometheus.Counter
 
 	// When the table and the zones were last replaced, in Unix nanoseconds.
 	tableAt, zonesAt atomic.Int64
@@ -69,8 +74,14 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		transfers: f.NewCounterVec(counter(metricTransfers,
 			"Copies of zones taken from their primaries, and attempts to that failed."), []string{"result"}),
 		updates: f.NewCounterVec(counter(metricUpdates,
-			"Steering tables and sets of zones handed in; rejected ones changed nothing."),
+			"Steering tables, sets of zones and keys of zones handed in; rejected ones changed nothing."),
 			[]string{"kind", "result"}),
+		signatures: f.NewCounter(counter(metricSignatures,
+			"Signatures made.")),
+		signatureHits: f.NewCounter(counter(metricSignHits,
+			"Signatures that had been made before. Packed answers have theirs in them and do not count.")),
+		signatureErrors: f.NewCounter(counter(metricSignErrors,
+			"Signatures that could not be made.")),
 	}
 	age := func(name, help string, at *atomic.Int64) {
 		at.Store(time.Now().UnixNano())
@@ -115,14 +126,17 @@ func (m *metrics) count(req request, out response) {
 	}
 }
 
-// updated records that a table or a set of zones was handed in.
+// updated records that a table, a set of zones or keys were handed in, and at
+// at, unless that is nil, when.
 func (m *metrics) updated(kind string, at *atomic.Int64, err error) {
 	if err != nil {
 		m.updates.WithLabelValues(kind, "rejected").Inc()
 		return
 	}
 	m.updates.WithLabelValues(kind, "ok").Inc()
-	at.Store(time.Now().UnixNano())
+	if at != nil {
+		at.Store(time.Now().UnixNano())
+	}
 }
 
 // qtypeLabel bounds the label: a client can ask for 65536 types.

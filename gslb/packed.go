@@ -24,6 +24,10 @@ type packed struct {
 	steered string
 	family  steer.Family
 	owner   uint16
+
+	// secure is set if a signed zone has a part in the answer: who asks for
+	// signatures gets another one.
+	secure bool
 }
 
 // appendTo appends the body for a question whose name has the given length.
@@ -43,21 +47,24 @@ func (p *packed) appendTo(msg []byte, nameLength int) []byte {
 // without one is for the slow path.
 type answers struct {
 	types []typed
-	other *packed // of all types that are not in types
+	other typed // of all types that are not in types
 }
 
+// typed is the answer to questions for one type, and its forms with signatures;
+// nil if it has none, or other ones for each name.
 type typed struct {
 	qtype uint16
 	*packed
+	signed *kept
 }
 
-func (a *answers) get(qtype uint16) *packed {
+func (a *answers) get(qtype uint16) (*packed, *kept) {
 	for i := range a.types {
-		if a.types[i].qtype == qtype {
-			return a.types[i].packed
+		if t := &a.types[i]; t.qtype == qtype {
+			return t.packed, t.signed
 		}
 	}
-	return a.other
+	return a.other.packed, a.other.signed
 }
 
 // entry is what is packed for a name, and for the names below it that have no

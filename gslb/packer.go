@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/netip"
 	"reflect"
+	"sync/atomic"
 
 	"github.com/miekg/dns"
 )
@@ -16,6 +17,13 @@ type packer struct {
 	v *view
 	// negatives are the negative answers that the names of a zone share.
 	negatives map[negativeKey]*packed
+	room      *atomic.Int64 // of kept
+}
+
+func newPacker(v *view) *packer {
+	p := &packer{v, make(map[negativeKey]*packed), new(atomic.Int64)}
+	p.room.Store(maxKept)
+	return p
 }
 
 type negativeKey struct {
@@ -26,7 +34,7 @@ type negativeKey struct {
 // packZones packs the answers of a view without a steering table. Aliases are
 // left out, because they may lead to a name that will be steered.
 func packZones(v *view) entries {
-	p := packer{v, make(map[negativeKey]*packed)}
+	p := newPacker(v)
 	e := make(entries)
 	for _, z := range v.zones {
 		if z.unavailable {
@@ -52,7 +60,7 @@ func packZones(v *view) entries {
 // packSteered packs what is different in a view with steered names: those, the
 // names above them, which exist through them, and all aliases.
 func packSteered(v *view) entries {
-	p := packer{v, make(map[negativeKey]*packed)}
+	p := newPacker(v)
 	e := make(entries)
 	for n := range v.over {
 		z := v.zoneOf(n)
@@ -114,7 +122,13 @@ const sample uint16 = 65280
 func (p *packer) entry(z *zone, n name) *entry {
 	e := new(entry)
 	m := z.find(n, p.v.over, false)
-	e.at = p.answers(z, m, func(qtype uint16) *packed { return p.at(z, n, qtype) })
+	e.at = p.answers(z, m, func(qtype uint16) (*packed, *kept) {
+		out := p.at(z, n, qtype)
+		if out == nil || !out.secure {
+			return out, nil
+		}
+		return out, &kept{room: p.room}
+	})
 
 	short, long := shortLabel+n, longLabel+n
 	if len(long) > 255 || p.exists(z, short) || p.exists(z, long) {
@@ -124,7 +138,7 @@ func (p *packer) entry(z *zone, n name) *entry {
 	if m.outcome == found && m.node.get(dns.TypeCNAME) != nil {
 		return e // what follows a wildcard's alias may share any name with the question
 	}
-	e.below = p.answers(z, m, func(qtype uint16) *packed { return p.below(z, n, qtype) })
+	e.below = p.answers(z, m, func(qtype uint16) (*packed, *kept) { return p.below(z, n, qtype), nil })
 	return e
 }
 
@@ -134,10 +148,16 @@ func (p *packer) exists(z *zone, n name) bool {
 
 // answers packs the answer to each type for the name or names whose search ended
 // at m.
-func (p *packer) answers(z *zone, m match, pack func(qtype uint16) *packed) (a answers) {
-	add := func(qtype uint16) { a.types = append(a.types, typed{qtype, pack(qtype)}) }
+func (p *packer) answers(z *zone, m match, pack func(qtype uint16) (*packed, *kept)) (a answers) {
+	add := func(qtype uint16) {
+		out, signed := pack(qtype)
+		a.types = append(a.types, typed{qtype, out, signed})
+	}
 	if m.outcome == redirected {
 		return a // each name below a DNAME has an answer of its own
+	}
+	if z.signer != nil {
+		a.types = append(a.types, typed{qtype: dns.TypeNSEC}, typed{qtype: dns.TypeRRSIG}) // seldom asked for
 	}
 	if m.outcome == found {
 		steered := p.v.over[m.owner] != "" || p.v.isAlias(z, m.owner)
@@ -159,6 +179,11 @@ func (p *packer) answers(z *zone, m match, pack func(qtype uint16) *packed) (a a
 				}
 			}
 		}
+		if z.signer != nil && m.owner == z.name {
+			for _, set := range z.signer.sets {
+				add(set.rtype)
+			}
+		}
 		if alias {
 			return a
 		}
@@ -167,7 +192,7 @@ func (p *packer) answers(z *zone, m match, pack func(qtype uint16) *packed) (a a
 	for m.node.get(absent) != nil {
 		absent++
 	}
-	a.other = pack(absent)
+	a.other.packed, a.other.signed = pack(absent)
 	return a
 }
 
@@ -184,7 +209,9 @@ func (p *packer) at(z *zone, n name, qtype uint16) *packed {
 	if msg == nil {
 		return nil
 	}
-	return newPacked(msg, len(n))
+	out := newPacked(msg, len(n))
+	out.secure = r.secure
+	return out
 }
 
 // below packs the answer to a question for any name below n.
@@ -196,13 +223,17 @@ func (p *packer) below(z *zone, n name, qtype uint16) *packed {
 	case negative(z, r) && !z.mentions(n):
 		return p.negative(z, r)
 	}
-	other, s := p.resolve(longLabel+n, qtype)
-	return movable(q, r, other, s)
+	longer, s := p.resolve(longLabel+n, qtype)
+	out := movable(q, r, longer, s)
+	if out != nil {
+		out.secure = r.secure
+	}
+	return out
 }
 
 func (p *packer) resolve(n name, qtype uint16) (*query, result) {
 	q := &query{asked: true, name: n, spelled: []byte(n), qtype: qtype, qclass: dns.ClassINET}
-	return q, p.v.resolve(q, netip.Prefix{}, 0)
+	return q, p.v.resolve(q, netip.Prefix{}, 0, 0)
 }
 
 // negative reports whether all that an answer has is its zone's SOA record.
@@ -235,7 +266,9 @@ func (p *packer) negative(z *zone, r result) *packed {
 	}
 	q := query{asked: true, name: shortLabel + z.name, spelled: []byte(shortLabel + z.name)}
 	other := query{asked: true, name: longLabel + z.name, spelled: []byte(longLabel + z.name)}
-	out = movable(&q, r, &other, r)
+	if out = movable(&q, r, &other, r); out != nil {
+		out.secure = r.secure
+	}
 	p.negatives[key] = out
 	return out
 }
@@ -311,5 +344,6 @@ func (p *packer) steered(q *query, r result) *packed {
 	z := p.v.zoneFor(at, q.qtype)
 	out.steered = p.v.over[z.find(at, p.v.over, false).owner]
 	out.family = family(q.qtype)
+	out.secure = r.secure
 	return out
 }

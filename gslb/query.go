@@ -28,6 +28,9 @@ type query struct {
 	edns    bool
 	version uint8
 	do      bool
+	// compact is the flag CO of RFC 9824 section 5.1: who asks can take a denial
+	// of a name together with the rcode NXDOMAIN.
+	compact bool
 	udpSize uint16
 
 	// subnet is the data of the client subnet option; nil without one.
@@ -47,6 +50,12 @@ const (
 	flagQR     = 1 << 15
 	flagRD     = 1 << 8
 	opcodeAt   = 11
+)
+
+// Flags of the OPT record, as part of its TTL.
+const (
+	flagDO = 1 << 15 // RFC 3225 section 3
+	flagCO = 1 << 14 // RFC 9824 section 5.1
 )
 
 // readQuery reads a request. ok is false if it is to be left without an answer:
@@ -136,7 +145,8 @@ func (q *query) readRecords(msg []byte, off int) (rcode int) {
 		if q.edns || msg[owner] != 0 {
 			return dns.RcodeFormatError
 		}
-		q.edns, q.udpSize, q.do = true, class, ttl&(1<<15) != 0
+		q.edns, q.udpSize, q.do = true, class, ttl&flagDO != 0
+		q.compact = q.do && ttl&flagCO != 0
 		q.version = uint8(ttl >> 16)
 		if q.version != 0 {
 			return dns.RcodeBadVers // what follows may mean anything

@@ -22,6 +22,12 @@ type result struct {
 	truncated bool
 	// steered is the decision that the answer came from, if there was one.
 	steered *steer.Reply
+	// secure is set if a signed zone has a part in it: with signatures, it is
+	// another. term is that of all signatures that it has, and unsigned is set if
+	// one could not be made.
+	secure   bool
+	term     term
+	unsigned bool
 }
 
 // maxChain bounds the aliases that one answer follows.
@@ -33,8 +39,9 @@ const anyTTL = 3600
 
 // resolve answers a question of class IN: RFC 1034 section 4.3.2 for what the
 // zones say, RFC 4592 for wildcards, RFC 6672 for DNAME, RFC 2308 for negative
-// answers. random decides lots.
-func (v *view) resolve(q *query, client netip.Prefix, random uint64) result {
+// answers, RFC 4035 section 3.1 for what signed zones add to that. random decides
+// lots, and now, in Unix seconds, the times of signatures.
+func (v *view) resolve(q *query, client netip.Prefix, random uint64, now uint32) result {
 	r := result{rcode: dns.RcodeSuccess, authoritative: true}
 	owner, n := q.name.String(), q.name
 	seen := make([]name, 0, 4)
@@ -50,21 +57,27 @@ func (v *view) resolve(q *query, client netip.Prefix, random uint64) result {
 			return result{rcode: dns.RcodeServerFailure}
 		}
 		m := z.find(n, v.over, q.qtype == dns.TypeDS)
+		s := v.signing(&r, z, q, n, m, now)
 		var target string
 		switch m.outcome {
 		case noSuchName:
 			r.rcode = dns.RcodeNameError // of the last name of a chain, RFC 6604
-			r.authority = append(r.authority, z.negative)
+			if !s.explicit(q.qtype, owner) {
+				r.authority = append(r.authority, z.negative)
+				s.deny(q.qtype, z.negative.Hdr.Ttl)
+			}
 			return r
 		case delegated:
 			servers := m.node.get(dns.TypeNS)
 			r.authoritative = len(seen) > 0
 			r.authority = append(r.authority, servers...)
 			r.additional, r.needed = z.glue(m.owner, servers)
+			s.delegate()
 			return r
 		case redirected:
-			dname := m.node.get(dns.TypeDNAME)[0].(*dns.DNAME)
-			r.answer = append(r.answer, dname)
+			set := m.node.get(dns.TypeDNAME)
+			dname := set[0].(*dns.DNAME)
+			r.answer = s.signed(append(r.answer, dname), set, dname.Hdr.Name)
 			var ok bool
 			if target, ok = substitute(n, m.owner, dname.Target); !ok {
 				r.rcode = dns.RcodeYXDomain
@@ -80,10 +93,14 @@ func (v *view) resolve(q *query, client netip.Prefix, random uint64) result {
 		case found:
 			alias := m.node.get(dns.TypeCNAME)
 			if alias == nil {
-				v.answerAt(&r, z, m, q.qtype, owner, client, random)
+				v.answerAt(&r, z, m, q.qtype, owner, client, random, s)
 				return r
 			}
-			r.answer = append(r.answer, owned(alias, owner)...)
+			if s.explicit(q.qtype, owner) {
+				return r
+			}
+			r.answer = s.signed(append(r.answer, owned(alias, owner)...), alias, owner)
+			s.denyExact()
 			if q.qtype == dns.TypeCNAME || q.qtype == dns.TypeANY {
 				return r
 			}
@@ -100,16 +117,17 @@ func (v *view) resolve(q *query, client netip.Prefix, random uint64) result {
 }
 
 // answerAt adds what is at a name that exists and is no alias.
-func (v *view) answerAt(r *result, z *zone, m match, qtype uint16, owner string, client netip.Prefix, random uint64) {
+func (v *view) answerAt(r *result, z *zone, m match, qtype uint16, owner string, client netip.Prefix, random uint64, s *signing) {
 	steered := v.over[m.owner]
 	switch {
 	case qtype == dns.TypeANY:
 		// RFC 8482 section 4.2: one made-up record stands for all there are.
 		if steered != "" || m.node != nil && len(m.node.sets) > 0 {
-			r.answer = append(r.answer, &dns.HINFO{
+			set := []dns.RR{&dns.HINFO{
 				Hdr: dns.RR_Header{Name: owner, Rrtype: dns.TypeHINFO, Class: dns.ClassINET, Ttl: anyTTL},
 				Cpu: "RFC8482",
-			})
+			}}
+			r.answer = s.signed(append(r.answer, set...), set, owner)
 			return
 		}
 	case steered != "" && (qtype == dns.TypeA || qtype == dns.TypeAAAA):
@@ -118,23 +136,33 @@ func (v *view) answerAt(r *result, z *zone, m match, qtype uint16, owner string,
 		ttl := uint32(reply.TTL / time.Second)
 		if len(reply.Addrs) > 0 {
 			r.answer = append(r.answer, addresses(reply.Addrs, owner, qtype, ttl)...)
+			if s != nil {
+				r.answer = s.signed(r.answer, addresses(reply.Addrs, m.owner.String(), qtype, ttl), owner)
+				s.denyExact()
+			}
 			return
 		}
 		// That there is no address may end as soon as any decision may.
 		negative := dns.Copy(z.negative)
 		negative.Header().Ttl = min(negative.Header().Ttl, ttl)
 		r.authority = append(r.authority, negative)
+		s.deny(qtype, negative.Header().Ttl)
 		return
 	case (qtype == dns.TypeA || qtype == dns.TypeAAAA) && v.isAlias(z, m.owner):
-		v.answerAlias(r, z, qtype, owner)
+		v.answerAlias(r, z, qtype, owner, s)
 		return
 	default:
-		if set := m.node.get(qtype); set != nil {
-			r.answer = append(r.answer, owned(set, owner)...)
+		if set := z.get(m, qtype); set != nil {
+			r.answer = s.signed(append(r.answer, owned(set, owner)...), set, owner)
+			s.denyExact()
+			return
+		}
+		if s.explicit(qtype, owner) {
 			return
 		}
 	}
 	r.authority = append(r.authority, z.negative)
+	s.deny(qtype, z.negative.Hdr.Ttl)
 }
 
 // family is that of the addresses that A or AAAA records have.

@@ -68,7 +68,10 @@ func (v *view) respond(req request) response {
 		if q.subnet == nil {
 			client = netip.PrefixFrom(req.from, req.from.BitLen())
 		}
-		r = v.resolve(&q, client, req.random)
+		r = v.resolve(&q, client, req.random, req.now)
+		if r.unsigned {
+			r = result{rcode: dns.RcodeServerFailure} // others may have the keys
+		}
 	}
 	out := response{asked: q.asked, name: q.name, qtype: q.qtype, rcode: r.rcode, steered: r.steered}
 	limit := limit(&q, req.tcp)
@@ -189,7 +192,8 @@ func (v *view) options(q *query, req *request, steered *steer.Reply) (opt *dns.O
 	opt = &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}}
 	opt.SetUDPSize(udpPayload)
 	if q.do {
-		opt.SetDo() // RFC 3225 section 3
+		opt.SetDo()
+		opt.SetCo(q.compact)
 	}
 	add := func(code uint16, data []byte) {
 		opt.Option = append(opt.Option, &dns.EDNS0_LOCAL{Code: code, Data: data})

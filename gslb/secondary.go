@@ -206,6 +206,7 @@ func (s *Server) putZone(l *link, next *zone) error {
 	for n, z := range s.zones {
 		zones[n] = z
 	}
+	next.signing, next.signer = l.zone.Signing, s.zones[next.name].signer
 	zones[next.name] = next
 	err := s.setView(zones, s.table)
 	s.m.updated("zones", &s.m.zonesAt, err)

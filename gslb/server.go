@@ -12,7 +12,9 @@
 // on the Internet, such as 10.0.0.0/8, are like any others: they have a place if
 // the map of clients gives them one.
 //
-// Signed zones and dynamic updates are not served.
+// A zone with keys is signed online (RFC 4033 to 4035), steered answers too:
+// signatures are made when they are asked for, and kept. See Signing. Zone files
+// have no signatures in them, and dynamic updates are not served.
 //
 // # Life of a query
 //
@@ -96,9 +98,10 @@ type Server struct {
 	log *slog.Logger
 	m   *metrics
 
-	keys    keyring
-	changed chan struct{} // of capacity 1: zones or links are not as they were
-	limiter *limiter      // nil if nothing is limited
+	keys       keyring
+	signatures *signatures
+	changed    chan struct{} // of capacity 1: zones or links are not as they were
+	limiter    *limiter      // nil if nothing is limited
 
 	mu       sync.Mutex // held while a view is built
 	identity identity
@@ -139,7 +142,11 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Server, erro
 		identity: identity{cookies: cookies{newCookieSecret()}, idle: cfg.IdleTimeout},
 		limiter:  newLimiter(cfg.RateLimit, time.Now()),
 	}
+	s.signatures = newSignatures(s.m)
 	s.identity.set(cfg.NSID, cfg.CookieSecrets)
+	if err := s.signAll(zones); err != nil {
+		return nil, err
+	}
 	s.relink(cfg.Zones)
 	return s, s.setView(zones, nil)
 }
@@ -151,7 +158,7 @@ func loadZones(from []Zone) (map[name]*zone, error) {
 	for _, f := range from {
 		z, err := loadZone(f)
 		if z != nil {
-			z.transfer = f.Transfer
+			z.transfer, z.signing = f.Transfer, f.Signing
 			if f.Alias != "" && err == nil {
 				z.alias, err = aliasOf(f)
 			}
@@ -223,9 +230,12 @@ func (s *Server) setZones(from []Zone, zones map[name]*zone, table *steer.Table)
 	for n, z := range zones {
 		if before := s.zones[n]; before != nil && z.unavailable && s.links[n] != nil && !before.unavailable {
 			kept := *before
-			kept.transfer = z.transfer
+			kept.transfer, kept.signing = z.transfer, z.signing
 			zones[n] = &kept
 		}
+	}
+	if err := s.signAll(zones); err != nil {
+		return err
 	}
 	if err := s.setView(zones, table); err != nil {
 		return err

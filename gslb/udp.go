@@ -90,20 +90,25 @@ func (r *udpReader) answer(b *batch, i int) {
 	defer r.recovered()
 	msg, from := b.query(i)
 	req := request{msg: msg, from: from, now: uint32(r.now.Unix()), random: rand.Uint64()}
-	if answer, out, ok := r.view.respondFast(&r.query, req, b.buffer(i)); ok {
-		if !out.known && r.limiter != nil {
-			if act := r.limiter.act(from, out.answer(), r.now, req.random); act != sendAnswer {
+	answer, fast, ok := r.view.respondFast(&r.query, req, b.buffer(i))
+	if ok {
+		if !fast.known && r.limiter != nil {
+			if act := r.limiter.act(from, fast.answer(), r.now, req.random); act != sendAnswer {
 				r.limited(b, i, req, act)
 				return
 			}
 		}
-		r.tally.count(r.view, &out)
+		r.tally.count(r.view, &fast)
 		b.answer(i, answer)
 		return
 	}
 	out := r.respond(r.view, req, nil)
 	if out.msg != nil && !out.known && r.limiter != nil {
-		if act := r.limiter.act(from, r.limiter.answer(&out, out.name), r.now, req.random); act != sendAnswer {
+		number := r.limiter.answer(&out, out.name)
+		if fast.which != nil {
+			number = fast.answer() // with signatures it is one all the same
+		}
+		if act := r.limiter.act(from, number, r.now, req.random); act != sendAnswer {
 			r.limited(b, i, req, act)
 			return
 		}

@@ -68,6 +68,11 @@ func join(zones map[name]*zone, table *steer.Table, aliased map[name]*resolved) 
 		}
 	}
 	for _, z := range zones {
+		if z.signer != nil && !z.unavailable {
+			if err := z.signer.fits(z); err != nil {
+				errs = append(errs, fmt.Errorf("zone %s: %w", z.name, err))
+			}
+		}
 		if z.alias == "" || z.unavailable {
 			continue
 		}

@@ -29,6 +29,9 @@ type zone struct {
 	history []change
 	// aliases are the names with a CNAME record.
 	aliases []name
+	// signing says how it is signed, and signer signs it; nil if it is not signed.
+	signing Signing
+	signer  *signer
 }
 
 // node is what exists at one name.
@@ -80,13 +83,16 @@ type match struct {
 	// may be a wildcard, of the zone cut or of the DNAME.
 	owner name
 	node  *node // nil if only the overlay has the name
+	// encloser is the closest encloser (RFC 4592 section 3.3.1) of a name that is
+	// not there, found by a wildcard or not at all; else "".
+	encloser name
 }
 
 // find looks for a name under the zone's, as RFC 1034 section 4.3.2 and RFC 4592
 // section 3.3 say. ds is set if the DS records of a zone cut are asked for, which
 // are on this side of it (RFC 4035 section 3.1.4.1).
 func (z *zone) find(n name, over overlay, ds bool) match {
-	encloser := match{found, z.name, z.nodes[z.name]}
+	encloser := match{outcome: found, owner: z.name, node: z.nodes[z.name]}
 	for _, step := range n.below(z.name) {
 		if dnames := encloser.node.get(dns.TypeDNAME); dnames != nil {
 			encloser.outcome = redirected
@@ -94,7 +100,9 @@ func (z *zone) find(n name, over overlay, ds bool) match {
 		}
 		at := z.at(step, over)
 		if at.outcome == noSuchName {
-			return z.at(encloser.owner.wildcard(), over)
+			at = z.at(encloser.owner.wildcard(), over)
+			at.encloser = encloser.owner
+			return at
 		}
 		if at.node != nil && at.node.cut && !(ds && step == n) {
 			at.outcome = delegated
@@ -111,7 +119,18 @@ func (z *zone) at(n name, over overlay) match {
 	if _, steered := over[n]; !steered && node == nil {
 		return match{}
 	}
-	return match{found, n, node}
+	return match{outcome: found, owner: n, node: node}
+}
+
+// get returns the records of a type at a name that was found, nil if there are
+// none: at the apex also those that it has because it is signed.
+func (z *zone) get(m match, rtype uint16) []dns.RR {
+	if z.signer != nil && m.owner == z.name {
+		if set := z.signer.get(rtype); set != nil {
+			return set
+		}
+	}
+	return m.node.get(rtype)
 }
 
 // glue returns the addresses that the zone has for the targets of NS records at a

@@ -32,8 +32,11 @@ type Zone struct {
 	// of its own: a steered name, or any that Config.Resolvers know. Zones with
 	// primaries have none.
 	Alias string
-	// Transfer says who may have a copy of it; nil for nobody.
+	// Transfer says who may have a copy of it; nil for nobody. Copies are not
+	// signed.
 	Transfer *Transfer
+	// Signing says how it is signed, once it has keys.
+	Signing Signing
 }
 
 // Bounds of a zone: its file, and its records after $GENERATE and $INCLUDE.
