@@ -123,7 +123,24 @@ func (c *census) request(now time.Time, view *fleet.View, others fleet.Leases, p
 		req.Freeze = &guard.Freeze{Pops: f.Pops, Known: f.Known}
 	}
 	req.Sick, req.Known = c.tracker.Pops(now, c.policy.Window)
+	req.Plan = c.plan(now, view)
 	return req
+}
+
+// plan returns what is planned for the loss of this node's PoP; nil if nothing.
+func (c *census) plan(now time.Time, view *fleet.View) *guard.Plan {
+	if view.Plan == nil {
+		return nil
+	}
+	loss := view.Plan.Without(c.node.Pop)
+	if loss == nil {
+		return nil
+	}
+	age, fresh := view.PlanAge(now)
+	return &guard.Plan{
+		By: view.Plan.By, Age: age.Seconds(), Fresh: fresh,
+		Worst: loss.Worst, Utilization: loss.Utilization, Holds: loss.Holds,
+	}
 }
 
 // nodes returns the nodes whose report counts. Here that takes more than

@@ -10,6 +10,7 @@ import (
 	"anyedge/bgp"
 	"anyedge/configs"
 	"anyedge/internal/fleet"
+	"anyedge/pop/guard"
 )
 
 // Explanation is what "anyedge explain" and GET /v1/explain show: why a route is
@@ -209,7 +210,28 @@ func guardFigures(a *GuardAsk) string {
 	if len(a.Frozen) > 0 {
 		fmt.Fprintf(&b, "; the fleet is frozen for %s", strings.Join(a.Frozen, ", "))
 	}
+	if f.Plan != nil {
+		b.WriteString("; " + planned(f.Plan))
+	}
 	return b.String() + "."
+}
+
+// planned says what the plan says about the loss of this PoP.
+func planned(p *guard.Plan) string {
+	age := time.Duration(p.Age * float64(time.Second)).Round(time.Second)
+	switch {
+	case !p.Fresh:
+		return fmt.Sprintf("the plan of %s does not count, it was last seen to change %s ago", p.By, age)
+	case p.Worst == "" && p.Holds:
+		return fmt.Sprintf("by the plan of %s (%s old) nobody would have to go anywhere else", p.By, age)
+	case p.Worst == "":
+		return fmt.Sprintf("by the plan of %s (%s old) its clients would have no other PoP", p.By, age)
+	}
+	text := fmt.Sprintf("by the plan of %s (%s old) %s would then be the fullest PoP, at %.0f%% of its ceiling", p.By, age, p.Worst, 100*p.Utilization)
+	if !p.Holds {
+		text += ", and some clients would find no room"
+	}
+	return text
 }
 
 // apart names what is announced unlike the rest.

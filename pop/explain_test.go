@@ -37,6 +37,13 @@ func TestExplain(t *testing.T) {
 	}
 	granted := *asked
 	granted.Cause, granted.Detail, granted.Figures.Out, granted.Figures.Siblings = "", "", nil, 1
+	planned, overload := granted, *asked
+	planned.Figures.Siblings = 0
+	planned.Figures.Plan = &guard.Plan{By: "ns-1", Age: 20.4, Fresh: true, Worst: "iad", Utilization: 0.82, Holds: true}
+	overload.Cause, overload.Detail = guard.PlanOverload, "by the plan of ns-1 iad would be at 120% of its ceiling, over 90%"
+	overload.Figures.Plan = &guard.Plan{By: "ns-1", Age: 20.4, Fresh: true, Worst: "iad", Utilization: 1.2}
+	stale := planned
+	stale.Figures.Plan = &guard.Plan{By: "ns-1", Age: 240, Worst: "iad", Utilization: 1.2}
 	frozen := *asked
 	frozen.Frozen = []string{"fra", "iad"}
 	fine := health.Verdict{State: health.Healthy}
@@ -57,6 +64,18 @@ func TestExplain(t *testing.T) {
 		{"failed and refused", &Decision{
 			Announced: Depreferred, Wanted: Withdrawn, Rule: RuleLocalFailure, Guard: GuardDecision{"refused", asked},
 			Health: health.Verdict{State: health.Unhealthy, Reason: "worker: crashed 3 times"},
+		}, nil},
+		{"granted, as the plan has it", &Decision{
+			Announced: Withdrawn, Wanted: Withdrawn, Rule: RuleLocalFailure, Guard: GuardDecision{"granted", &planned},
+			Health: health.Verdict{State: health.Unhealthy, Reason: "worker: hung"},
+		}, nil},
+		{"refused by the plan", &Decision{
+			Announced: Depreferred, Wanted: Withdrawn, Rule: RuleLocalFailure, Guard: GuardDecision{"refused", &overload},
+			Health: health.Verdict{State: health.Unhealthy, Reason: "worker: hung"},
+		}, nil},
+		{"granted, the plan is stale", &Decision{
+			Announced: Withdrawn, Wanted: Withdrawn, Rule: RuleLocalFailure, Guard: GuardDecision{"granted", &stale},
+			Health: health.Verdict{State: health.Unhealthy, Reason: "worker: hung"},
 		}, nil},
 		{"frozen, store gone", &Decision{
 			Announced: Depreferred, Wanted: Withdrawn, Rule: RuleLocalFailure, Guard: GuardDecision{"unreachable", &frozen},

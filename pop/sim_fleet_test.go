@@ -44,6 +44,7 @@ type simFleet struct {
 	decoded  map[uint64]fleet.Leases
 	changes  []time.Time // when capacity or demand changed, or a node went or came without asking
 	reliable bool        // the store always answers
+	plans    simPlans
 	tell     func(format string, args ...any)
 	problems []string
 	tally    map[string]int // of what was reached, so that a walk that proves nothing shows
@@ -93,6 +94,7 @@ func newSimFleet(rng *rand.Rand, pops int, sealer *fleet.Sealer) *simFleet {
 			n.start(health.Healthy)
 		}
 	}
+	f.planAgain()
 	return f
 }
 
@@ -115,6 +117,10 @@ func (f *simFleet) read(r *simReader) {
 			view.Reports = append(view.Reports, seen)
 		}
 		view.Leases = f.leases()
+		view.Plan, view.PlanSeen = r.view.Plan, r.view.PlanSeen
+		if view.Plan != f.plans.published {
+			view.Plan, view.PlanSeen = f.plans.published, f.now
+		}
 		r.view, r.read = view, f.now
 	}
 	f.after(r.every+f.upTo(r.stall), func() { f.read(r) })

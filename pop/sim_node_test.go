@@ -208,7 +208,12 @@ func (n *simNode) step() {
 func (n *simNode) acquire(ctx context.Context, p plea) error {
 	f, l := n.sim, n.lease(p)
 	err := f.fleet.AcquireLease(ctx, n.session, l, func(_ *fleet.View, others fleet.Leases) fleet.Ruling {
-		ruling, _ := n.census.rule(f.now, n.view(), others, p, usage(l.Usage))
+		view := n.view()
+		ruling, _ := n.census.rule(f.now, view, others, p, usage(l.Usage))
+		f.checkPlan(n, view, ruling, func(unplanned *fleet.View) fleet.Ruling {
+			ruling, _ := n.census.rule(f.now, unplanned, others, p, usage(l.Usage))
+			return ruling
+		})
 		return ruling
 	})
 	f.count(err)

@@ -33,7 +33,9 @@ const belief = simTTL + 4*time.Second + 2*simReports
 //     were last heard of, and room for all clients;
 //   - nobody goes by lease while the fleet is frozen, and never do more PoPs go
 //     for failures within the window than the share allows;
-//   - without the store only a node that cannot serve goes.
+//   - without the store only a node that cannot serve goes;
+//   - a plan of who goes where, right or wrong, lets nobody go who could not go
+//     without it, and one that is stale holds nobody back.
 //
 // And a fleet whose troubles have ended is announced as a whole soon, with
 // nothing left on record.
@@ -79,7 +81,8 @@ func TestFleetUnderRandomFailures(t *testing.T) {
 	for _, what := range []string{
 		"granted", "went without the store", "drained", "frozen",
 		"override to announce", "override to depreference", "override to withdraw", "forced out", "forced up",
-		"refused shared_cause", "refused too_many_out", "refused too_few_left", "refused no_headroom",
+		"refused shared_cause", "refused too_many_out", "refused too_few_left", "refused no_headroom", "refused plan_overload",
+		"plan fresh", "plan stale", "no plan",
 	} {
 		if reached[what] < int(seeds)/10 {
 			t.Errorf("%s: %d times in %d fleets: the walks prove little", what, reached[what], seeds)
@@ -91,6 +94,7 @@ func TestFleetUnderRandomFailures(t *testing.T) {
 func (f *simFleet) live() {
 	f.store.flaky = !f.oneIn(4)
 	f.runUntil(f.now.Add(10 * time.Second))
+	f.plans.pick(f.rng)
 	troubles, network := f.pickTroubles()
 	f.reliable = !network && !f.store.flaky
 	for end := f.now.Add(40*time.Second + f.upTo(40*time.Second)); f.now.Before(end) && len(f.problems) == 0; {
@@ -199,6 +203,9 @@ func (f *simFleet) doubts(n *simNode, doc fleet.Leases) (doubts []string) {
 	}
 	if remain[n.pop] {
 		return nil // its PoP goes on
+	}
+	if f.plans.refuses(f.now, n.pop) && !n.connected.IsZero() && f.now.Sub(n.connected) > belief {
+		doubts = append(doubts, fmt.Sprintf("%s went by lease against a plan that everybody knows", n.name))
 	}
 	if len(remain) < f.policy.MinPops {
 		doubts = append(doubts, fmt.Sprintf("%s went by lease and left %d PoPs, min_pops is %d", n.name, len(remain), f.policy.MinPops))

@@ -82,6 +82,8 @@ type Request struct {
 	Sick   []string         // PoPs that turned unhealthy within the window
 	Known  []string         // PoPs of the fleet, the sick ones among them
 	Freeze *Freeze          // as recorded; nil if the fleet is not frozen
+	// Plan is what is planned for the loss of this PoP; nil if nothing is.
+	Plan *Plan
 }
 
 // Freeze is the finding that too much of the fleet turned unhealthy together.
@@ -114,6 +116,8 @@ type Figures struct {
 	// Load is what would have to find room, by resource: the asking node's, and
 	// what left others a moment ago.
 	Load map[string]float64 `json:"load,omitempty"`
+	// Plan is what is planned for the loss of this PoP, whether it counts or not.
+	Plan *Plan `json:"plan,omitempty"`
 }
 
 // Cause is the rule that refused. It is a closed set, fit for a metric label.
@@ -125,10 +129,12 @@ const (
 	TooManyOut  Cause = "too_many_out" // MaxOut is reached
 	TooFewLeft  Cause = "too_few_left" // fewer than MinPops would remain
 	NoHeadroom  Cause = "no_headroom"  // the remaining PoPs cannot carry the load
+	// PlanOverload: by the plan, the clients of this PoP would overload another.
+	PlanOverload Cause = "plan_overload"
 )
 
 // Causes lists every cause.
-func Causes() []Cause { return []Cause{SharedCause, TooManyOut, TooFewLeft, NoHeadroom} }
+func Causes() []Cause { return []Cause{SharedCause, TooManyOut, TooFewLeft, NoHeadroom, PlanOverload} }
 
 // Refusal is the error of a request that was not granted.
 type Refusal struct {
@@ -145,12 +151,14 @@ func (r *Refusal) Error() string { return "withdraw refused: " + r.Detail }
 // headroom rule applies to it, and the load moves inside the PoP: onto all of
 // those nodes, or if they stand by, onto one of them, which may be any. A node
 // that is gone already is granted what it took, so that others count it.
+//
+// A [Plan] is asked last, when all other rules have granted that a PoP goes out.
 func Decide(p Policy, r Request) Ruling {
 	s := look(r)
 	ruling := p.decide(r, s, p.freeze(r, s))
 	ruling.Figures = Figures{
 		Serving: len(s.serving), Out: s.out, Siblings: len(s.siblings),
-		Sick: r.Sick, Known: len(s.known), Load: make(map[string]float64),
+		Sick: r.Sick, Known: len(s.known), Load: make(map[string]float64), Plan: r.Plan,
 	}
 	for _, u := range slices.Concat(r.Usage, s.moving) {
 		ruling.Figures.Load[u.Resource] += u.Used
@@ -179,7 +187,11 @@ func (p Policy) decide(r Request, s survey, freeze *Freeze) Ruling {
 	if len(s.serving) == 0 { // MinPops is 0: the operator allows an empty fleet
 		return Ruling{Freeze: freeze}
 	}
-	return Ruling{Refusal: p.fits(slices.Concat(r.Usage, s.moving), s.others), Freeze: freeze}
+	refusal := p.fits(slices.Concat(r.Usage, s.moving), s.others)
+	if refusal == nil {
+		refusal = r.Plan.refuses()
+	}
+	return Ruling{Refusal: refusal, Freeze: freeze}
 }
 
 // fits refuses when the remaining nodes cannot carry the load.

@@ -41,6 +41,10 @@ func recent(pop string, out bool, used float64) Lease {
 
 var three = []string{"fra", "iad", "sin"}
 
+func plan(fresh bool, utilization float64, holds bool) *Plan {
+	return &Plan{By: "ns-1", Fresh: fresh, Worst: "iad", Utilization: utilization, Holds: holds}
+}
+
 func TestDecide(t *testing.T) {
 	policy := Policy{MinPops: 1, MaxOut: 1, Share: 0.34, Window: 30 * time.Second}
 	loose := Policy{MinPops: 2, MaxOut: 3, Share: 1, Window: 30 * time.Second}
@@ -89,6 +93,19 @@ func TestDecide(t *testing.T) {
 			Request{Usage: usage(80), Nodes: []Node{node("iad", true, 40), node("sin", true, 40)}, Leases: []Lease{recent("gru", true, 30)}}, NoHeadroom},
 		{"room taken by who left long ago shows in reports", Policy{MinPops: 1, MaxOut: 2, Share: 1},
 			Request{Usage: usage(80), Nodes: []Node{node("iad", true, 40), node("sin", true, 40)}, Leases: []Lease{{Node: "gru-1", Pop: "gru", Out: true, Usage: usage(30)}}}, ""},
+
+		{"the plan holds", policy, Request{Usage: usage(10), Nodes: fleetOf(three...), Plan: plan(true, 0.85, true)}, ""},
+		{"the plan overloads another", policy, Request{Usage: usage(10), Nodes: fleetOf(three...), Plan: plan(true, 1.1, false)}, PlanOverload},
+		{"the plan fills another beyond the shed mark", policy, Request{Usage: usage(10), Nodes: fleetOf(three...), Plan: plan(true, 0.91, true)}, PlanOverload},
+		{"the plan has no place for some", policy, Request{Usage: usage(10), Nodes: fleetOf(three...), Plan: plan(true, 0.5, false)}, PlanOverload},
+		{"a plan that does not count", policy, Request{Usage: usage(10), Nodes: fleetOf(three...), Plan: plan(false, 1.1, false)}, ""},
+		{"a plan that holds makes no room", policy,
+			Request{Usage: usage(80), Nodes: []Node{node("iad", true, 70), node("sin", true, 70)}, Plan: plan(true, 0.5, true)}, NoHeadroom},
+		{"a plan that holds lets no second one out", policy,
+			Request{Nodes: fleetOf(three...), Leases: []Lease{lease("iad", true)}, Plan: plan(true, 0.5, true)}, TooManyOut},
+		{"the plan is for the loss of the PoP, not of one node", policy, Request{Usage: usage(10),
+			Nodes: []Node{{Name: "fra-2", Pop: "fra", Serving: true, Usage: usage(10)}}, Plan: plan(true, 2, false)}, ""},
+		{"what is gone is gone, whatever the plan", policy, Request{Gone: true, Nodes: fleetOf(three...), Plan: plan(true, 2, false)}, ""},
 
 		{"sibling takes over although another PoP is out", policy, Request{Usage: usage(10),
 			Nodes: []Node{{Name: "fra-2", Pop: "fra", Serving: true, Usage: usage(10)}}, Leases: []Lease{lease("iad", true)}}, ""},
