@@ -28,6 +28,8 @@ type Pop struct {
 	Guard Guard `yaml:"guard"`
 	// Drain is the pace at which a node is taken out of service.
 	Drain Drain `yaml:"drain"`
+	// Measure says what is measured about clients, for the DNS nodes to steer by.
+	Measure Measure `yaml:"measure"`
 	// Worker bounds the worker process.
 	Worker Worker `yaml:"worker"`
 	// Admin is the operator's API.
@@ -437,6 +439,18 @@ type Drain struct {
 	Withdraw Duration `yaml:"withdraw" default:"5s" range:"1ms..1h"`
 	// Close bounds the wait for connections to end. Default 30s.
 	Close Duration `yaml:"close" default:"30s" range:"1ms..24h"`
+}
+
+// Measure says what is measured about clients. What leaves the node is sealed, and
+// names networks only.
+type Measure struct {
+	// RTT measures the round-trip times of client connections, as the kernel has
+	// them, and publishes their means by network. Default true.
+	RTT *bool `yaml:"rtt" default:"true"`
+	// MinClients is how many clients a network is seen to have at least when it is
+	// named. Smaller ones are put together with their neighbors, or left out.
+	// Default 8, 2 to 48.
+	MinClients int `yaml:"min_clients" default:"8" range:"2..48"`
 }
 
 // Worker bounds the worker process.

@@ -66,6 +66,7 @@ type Agent struct {
 	catalog    *catalog
 	member     *member
 	rotator    *rotator
+	measurer   *measurer       // nil if nothing is measured
 	upstreams  *upstreams      // nil without BGP
 	virtual    *virtualRouters // nil without VRRP
 	supervisor *supervisor
@@ -111,7 +112,13 @@ func New(o Options) (*Agent, error) {
 	a.catalog = newCatalog(o.Catalog, a.wake, o.Log.With("part", "catalog"))
 	a.member = newMember(a.fleet, o.Store, cfg, o.Log.With("part", "member"), a.metrics)
 	a.rotator = newRotator(a.fleet, cfg.TLS.Tickets, o.Log.With("part", "tickets"))
+	if *cfg.Measure.RTT {
+		a.measurer = newMeasurer(a.fleet, o.Store, cfg, o.Log.With("part", "rtt"), o.Registry)
+	}
 	a.supervisor = newSupervisor(o.Worker[0], o.Worker[1:], o.Log.With("part", "supervisor"), a.events)
+	if a.measurer != nil {
+		a.supervisor.measured = a.measurer.take
+	}
 	a.conf = newConfigurator(o.File, cfg, a.supervisor, o.Log.With("part", "config"), a.metrics)
 	a.conf.adopted = a.adopted
 	files, err := openConfigFiles(o.File, o.Source)
@@ -210,6 +217,9 @@ func (a *Agent) serve(ctx context.Context) error {
 		a.catalog,
 		a.roller,
 	)
+	if a.measurer != nil {
+		group.Add(a.measurer)
+	}
 	return group.Run(ctx)
 }
 

@@ -212,6 +212,7 @@ func restartNeeded(old, cfg *configs.Pop) error {
 	fixed("vrrp", old.VRRP, cfg.VRRP)
 	fixed("health", old.Health, cfg.Health)
 	fixed("guard", old.Guard, cfg.Guard)
+	fixed("measure", old.Measure, cfg.Measure)
 	fixed("tls.tickets", old.TLS.Tickets, cfg.TLS.Tickets)
 	fixed("log.level", old.Log.Level, cfg.Log.Level)
 	fixed("log.format", old.Log.Format, cfg.Log.Format)

@@ -78,6 +78,7 @@ func buildSnapshot(cfg *configs.Pop, m *material, inv inventories, keys []ticket
 		VitalsInterval: cfg.Health.VitalsInterval,
 		DrainTimeout:   cfg.Worker.DrainTimeout,
 		LogRequests:    cfg.Log.Requests,
+		MeasureRTT:     *cfg.Measure.RTT,
 	}
 	for _, p := range cfg.Pools {
 		s.Pools = append(s.Pools, proxy.Pool{Config: p, CA: m.poolCAs[p.Name], Backends: backends(p, inv)})

@@ -41,6 +41,8 @@ type supervisor struct {
 	args   []string // its arguments
 	log    *slog.Logger
 	events chan<- workerEvent
+	// measured takes the round-trip times that a worker reports. It does not block.
+	measured func(proxy.RTTs)
 	// patience bounds the wait for a worker's answer to a snapshot.
 	patience time.Duration
 
@@ -79,7 +81,8 @@ var errNoWorker = errors.New("no worker is running")
 func newSupervisor(path string, args []string, log *slog.Logger, events chan<- workerEvent) *supervisor {
 	return &supervisor{
 		path: path, args: args, log: log, events: events, patience: applyTimeout,
-		changed: make(chan struct{}),
+		measured: func(proxy.RTTs) {},
+		changed:  make(chan struct{}),
 	}
 }
 
@@ -231,6 +234,12 @@ func (s *supervisor) handle(ctx context.Context, w *worker, m link.Message) erro
 		s.vitals = v
 		s.mu.Unlock()
 		s.emit(ctx, workerEvent{at: time.Now(), pid: w.cmd.Process.Pid, vitals: v})
+	case proxy.KindRTT:
+		var r proxy.RTTs
+		if err := m.Decode(&r); err != nil {
+			return err
+		}
+		s.measured(r)
 	case proxy.KindMetrics:
 		var metrics proxy.Metrics
 		if err := m.Decode(&metrics); err != nil {

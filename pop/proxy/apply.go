@@ -131,6 +131,7 @@ func (w *Worker) commitLocked(p *plan) {
 		drainTimeout: s.DrainTimeout.Std(), logRequests: s.LogRequests, table: p.table, connect: p.connect,
 	})
 	w.gate.limit.Store(int64(s.BufferMemory))
+	w.rtts.on.Store(s.MeasureRTT)
 	w.commitListenersLocked(p)
 
 	for name, u := range gone { // no new request finds them now

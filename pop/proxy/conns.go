@@ -19,14 +19,15 @@ const reserve = 16
 // returns the result as a metric's label.
 func (w *Worker) admit(conn net.Conn, l configs.Listener) (result string) {
 	limits := limits{all: w.state.Load().maxConnections, client: l.Limits.ClientConnections}
-	if local(conn) {
+	client := unmap(conn.RemoteAddr()).Addr()
+	here, hop := local(conn), trusted(client, l.TrustedHops)
+	if here {
 		limits.all += reserve
 	}
-	client := unmap(conn.RemoteAddr()).Addr()
-	if trusted(client, l.TrustedHops) {
+	if hop {
 		limits.client = 0
 	}
-	if result = w.conns.add(conn, client, limits); result == admitted {
+	if result = w.conns.add(conn, visitor{client, !here && !hop}, limits); result == admitted {
 		return admitted
 	}
 	if tcp, ok := conn.(*net.TCPConn); ok {
@@ -48,7 +49,7 @@ func (w *Worker) admitGuest(client netip.Addr, l configs.Listener) (g *guest, re
 		limits.client = 0
 	}
 	g = new(guest)
-	return g, w.conns.add(g, client, limits)
+	return g, w.conns.add(g, visitor{client: client}, limits)
 }
 
 // local reports whether a connection comes from this machine.
@@ -76,39 +77,52 @@ type limits struct {
 // conns are the client connections that are open.
 type conns struct {
 	mu      sync.Mutex
-	open    map[io.Closer]netip.Addr // the network of each one's client
-	clients map[netip.Addr]int       // how many each has
-	quiet   chan struct{}            // has a value after the last one has ended
+	open    map[io.Closer]visitor // each one's client is its network
+	clients map[netip.Addr]int    // how many each has
+	distant int                   // how many are
+	quiet   chan struct{}         // has a value after the last one has ended
+}
+
+// visitor is who has a connection.
+type visitor struct {
+	client  netip.Addr
+	distant bool // its round-trip time is a client's; see rttSampler
 }
 
 func newConns() conns {
-	return conns{open: make(map[io.Closer]netip.Addr), clients: make(map[netip.Addr]int), quiet: make(chan struct{}, 1)}
+	return conns{open: make(map[io.Closer]visitor), clients: make(map[netip.Addr]int), quiet: make(chan struct{}, 1)}
 }
 
 // add registers a connection if the limits allow, and returns the result as a
 // metric's label.
-func (c *conns) add(conn io.Closer, client netip.Addr, limits limits) (result string) {
-	client = network(client)
+func (c *conns) add(conn io.Closer, who visitor, limits limits) (result string) {
+	who.client = network(who.client)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case int64(len(c.open)) >= limits.all:
 		return refused
-	case limits.client > 0 && c.clients[client] >= limits.client:
+	case limits.client > 0 && c.clients[who.client] >= limits.client:
 		return crowded
 	}
-	c.open[conn] = client
-	c.clients[client]++
+	c.open[conn] = who
+	c.clients[who.client]++
+	if who.distant {
+		c.distant++
+	}
 	return admitted
 }
 
 func (c *conns) remove(conn io.Closer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	client := c.open[conn]
+	who := c.open[conn]
 	delete(c.open, conn)
-	if c.clients[client]--; c.clients[client] == 0 {
-		delete(c.clients, client)
+	if c.clients[who.client]--; c.clients[who.client] == 0 {
+		delete(c.clients, who.client)
+	}
+	if who.distant {
+		c.distant--
 	}
 	if len(c.open) == 0 {
 		select {
@@ -132,6 +146,24 @@ func (c *conns) count() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.open)
+}
+
+// sample returns at most so many distant connections, at random, and how many
+// there are in all.
+func (c *conns) sample(most int) (some []net.Conn, all int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	visits := 0
+	for conn, who := range c.open { // begins anywhere
+		// Nobody waits long for this, however few are distant.
+		if visits++; len(some) >= min(most, c.distant) || visits > 16*most {
+			break
+		}
+		if tcp, ok := conn.(net.Conn); ok && who.distant {
+			some = append(some, tcp)
+		}
+	}
+	return some, c.distant
 }
 
 // closeAll closes them; each is removed by the task that serves it.

@@ -23,7 +23,7 @@ import (
 )
 
 // The kinds of messages between agent and worker. The agent sends the first
-// two, and [KindShed]; the worker answers with the others.
+// two, and [KindShed]; the worker answers with the others, and sends [KindRTT].
 const (
 	KindApply   link.Kind = "apply"   // [Apply], with its sockets' descriptors
 	KindGather  link.Kind = "gather"  // [Gather]
@@ -110,6 +110,11 @@ func Serve(ctx context.Context, conn *link.Conn, log *slog.Logger, reg *promethe
 		c.vitals(ctx)
 	}()
 
+	measured := make(chan struct{})
+	go func() {
+		defer close(measured)
+		c.measure(ctx)
+	}()
 	tuned := make(chan struct{})
 	go func() {
 		defer close(tuned)
@@ -126,6 +131,7 @@ func Serve(ctx context.Context, conn *link.Conn, log *slog.Logger, reg *promethe
 	conn.Close()
 	<-received
 	<-vitals
+	<-measured
 	<-tuned
 	return err
 }

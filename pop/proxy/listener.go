@@ -188,6 +188,9 @@ func (l *listener) serve(r *run, conn net.Conn) {
 
 	info := &exchange.Conn{Client: unmap(conn.RemoteAddr()), Local: unmap(conn.LocalAddr())}
 	ready, early, err := l.begin(r.ctx, cheap(conn), f, info)
+	if err == nil {
+		w.rtts.begun(conn, f.config.TrustedHops)
+	}
 	switch {
 	case err != nil:
 		w.log.Debug("connection did not come to a request", "listener", l.name, "client", info.Client, "error", err)

@@ -45,6 +45,7 @@ type metrics struct {
 	copied       prometheus.Counter       // bytes of tunnels moved through memory
 	generation   prometheus.Gauge
 	draining     prometheus.Gauge
+	measured     prometheus.Counter    // round-trip times
 	tickets      *termination.Counters // shown as a counter by outcome
 }
 
@@ -88,6 +89,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		sent:         counter("sent_body_bytes_total", "Response bodies taken from origins for clients.", "listener"),
 		generation:   gauge("snapshot_generation", "Generation of the snapshot in force."),
 		draining:     gauge("draining", "1 while clients are asked to go."),
+		measured: f.NewCounter(prometheus.CounterOpts{
+			Name: "anyedge_proxy_rtt_samples_total", Help: "Round-trip times of client connections reported to the agent."}),
 	}
 }
 

@@ -49,6 +49,8 @@ type Snapshot struct {
 	VitalsInterval configs.Duration `json:"vitals_interval"`
 	DrainTimeout   configs.Duration `json:"drain_timeout"`
 	LogRequests    bool             `json:"log_requests"`
+	// MeasureRTT has the worker report the round-trip times of clients: [RTTs].
+	MeasureRTT bool `json:"measure_rtt"`
 }
 
 // QUICKeys are secrets of HTTP/3.

@@ -67,6 +67,7 @@ type Worker struct {
 	lot      *tcp.Lot // of idle connections
 	gate     gate
 	shedder  shedder
+	rtts     rttSampler
 	inFlight atomic.Int64
 	requests atomic.Uint64
 	sequence atomic.Uint64
@@ -122,6 +123,7 @@ func New(log *slog.Logger, reg *prometheus.Registry) *Worker {
 		quic:      http3.NewMetrics(registerer),
 		meter:     newMeter("/"),
 		shedder:   shedder{began: time.Now()},
+		rtts:      rttSampler{kernel: kernelRTT},
 		conns:     newConns(),
 		lot:       tcp.NewLot(),
 		sockets:   make(map[socketKey]net.Listener),

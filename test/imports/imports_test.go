@@ -23,8 +23,9 @@ var allowed = map[string][]string{
 	"internal/lab": {"bgp", "configs", "gslb", "gslb/steer", "internal/daemon", "internal/fleet", "internal/ops", "pop"},
 
 	// The agent is where everything about a node meets; the data path does not
-	// know it.
-	"pop":                {"bgp", "bgp/bfd", "configs", "internal/audit", "internal/daemon", "internal/fleet", "internal/health", "internal/tickets", "origin", "pop/guard", "pop/headroom", "pop/link", "pop/preflight", "pop/proxy", "pop/rollout", "pop/termination", "pop/vrrp"},
+	// know it. Of the DNS it knows one thing: how round-trip times are gathered,
+	// which it does and the DNS nodes read.
+	"pop":                {"bgp", "bgp/bfd", "configs", "gslb/steer/rtt", "internal/audit", "internal/daemon", "internal/fleet", "internal/health", "internal/tickets", "origin", "pop/guard", "pop/headroom", "pop/link", "pop/preflight", "pop/proxy", "pop/rollout", "pop/termination", "pop/vrrp"},
 	"pop/guard":          {"pop/headroom"},
 	"pop/headroom":       {},
 	"pop/link":           {},
