@@ -33,12 +33,25 @@ type GSLB struct {
 	// Clients is a CSV file of client networks and their place: lines of
 	// "prefix,latitude,longitude"; "#" starts a comment.
 	Clients string `yaml:"clients" file:"public"`
+	// Geo places client networks by a geolocation database; of networks in both,
+	// the entry of clients counts.
+	Geo *Geo `yaml:"geo"`
 	// Names are the steered names.
 	Names []SteeredName `yaml:"names"`
 	// Admin is the operator's API. Default address 127.0.0.1:8601.
 	Admin Admin `yaml:"admin"`
 	// Log is the form and level of log lines.
 	Log Log `yaml:"log"`
+}
+
+// Geo is a geolocation database, read again on reload.
+type Geo struct {
+	// File is a MaxMind DB file whose records have coordinates, time zones or
+	// countries, such as GeoLite2-City.mmdb.
+	File string `yaml:"file" required:"true" file:"public"`
+	// Points says where time zones and countries are: zone.tab or zone1970.tab of
+	// the time zone database. Default /usr/share/zoneinfo/zone.tab.
+	Points string `yaml:"points" default:"/usr/share/zoneinfo/zone.tab" file:"public"`
 }
 
 // EncryptedDNS is DNS over TLS (RFC 7858) and over HTTPS (RFC 8484).

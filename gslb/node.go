@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"anyedge/configs"
+	"anyedge/gslb/geo"
 	"anyedge/gslb/steer"
 	"anyedge/internal/fleet"
 
@@ -283,15 +284,44 @@ func peersOf(list []configs.DNSPeer) []Peer {
 }
 
 func readClients(cfg *configs.GSLB) ([]steer.Client, error) {
-	if cfg.Clients == "" {
+	var listed []steer.Client
+	if cfg.Clients != "" {
+		f, err := os.Open(cfg.Clients)
+		if err != nil {
+			return nil, fmt.Errorf("clients: %w", err)
+		}
+		defer f.Close()
+		if listed, err = ParseClients(f, cfg.Clients); err != nil {
+			return nil, err
+		}
+	}
+	located, err := readGeo(cfg.Geo)
+	if err != nil {
+		return nil, fmt.Errorf("geo: %w", err)
+	}
+	return geo.Override(listed, located), nil
+}
+
+// readGeo returns no networks without a database. The database is read whole and
+// not mapped: whoever writes over it meanwhile makes it bad, and no more.
+func readGeo(cfg *configs.Geo) ([]steer.Client, error) {
+	if cfg == nil {
 		return nil, nil
 	}
-	f, err := os.Open(cfg.Clients)
+	f, err := os.Open(cfg.Points)
 	if err != nil {
-		return nil, fmt.Errorf("clients: %w", err)
+		return nil, fmt.Errorf("points: %w", err)
 	}
 	defer f.Close()
-	return ParseClients(f, cfg.Clients)
+	points, err := geo.ReadPoints(f, cfg.Points)
+	if err != nil {
+		return nil, err
+	}
+	db, err := os.ReadFile(cfg.File)
+	if err != nil {
+		return nil, err
+	}
+	return geo.Read(db, cfg.File, points)
 }
 
 func steerNames(cfg *configs.GSLB) []steer.Name {

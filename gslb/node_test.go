@@ -239,6 +239,50 @@ func TestNodeKeepsItsAnswersWithoutTheStore(t *testing.T) {
 	n.becomes("without the store", paris, inNrt)
 }
 
+// The reference database has Paris and Osaka in France and Japan; the map of
+// clients goes before it.
+func TestNodeReadsGeo(t *testing.T) {
+	n := runNode(t, fleet.NewMemory(), nil)
+	copied := func(db []byte) { n.write("places.mmdb", string(db)) }
+	db, err := os.ReadFile("../configs/reference/places.mmdb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied(db)
+	n.write("zone.tab", "FR\t+4852+00220\tEurope/Paris\nJP\t+353916+1394441\tAsia/Tokyo\n")
+	withGeo := strings.Replace(nodeConfig, "clients: clients.csv", "geo: {file: places.mmdb, points: zone.tab}", 1)
+	n.write("gslb.yaml", withGeo)
+	if err := n.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if a, b := n.answer("www.edge.example", paris), n.answer("www.edge.example", osaka); a != inFra || b != inNrt {
+		t.Errorf("Paris gets %s, Osaka %s", a, b)
+	}
+	for what, damage := range map[string]func(){
+		"geo: ":                       func() { copied(db[:len(db)/2]) },
+		"geo: " + n.dir + "/zone.tab": func() { copied(db); n.write("zone.tab", "FR\n") },
+		"geo: points: ":               func() { copied(db); os.Remove(filepath.Join(n.dir, "zone.tab")) },
+	} {
+		damage()
+		if err := n.Reload(t.Context()); err == nil || !strings.HasPrefix(err.Error(), what) {
+			t.Errorf("error %v, want %s", err, what)
+		}
+		if a, b := n.answer("www.edge.example", paris), n.answer("www.edge.example", osaka); a != inFra || b != inNrt {
+			t.Errorf("after bad files: Paris gets %s, Osaka %s", a, b)
+		}
+		n.write("zone.tab", "FR\t+4852+00220\tEurope/Paris\nJP\t+353916+1394441\tAsia/Tokyo\n")
+	}
+	copied(db)
+	n.write("clients.csv", "198.51.100.0/24,34.7,135.5\n")
+	n.write("gslb.yaml", withGeo+"clients: clients.csv\n")
+	if err := n.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if a, b := n.answer("www.edge.example", paris), n.answer("www.edge.example", osaka); a != inNrt || b != inNrt {
+		t.Errorf("with the map of clients before: Paris gets %s, Osaka %s", a, b)
+	}
+}
+
 func TestReloadTakesAllOrNothing(t *testing.T) {
 	n := runNode(t, fleet.NewMemory(), nil)
 	n.report("fra", fleet.StateHealthy, fleet.Announced)

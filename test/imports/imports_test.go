@@ -46,8 +46,9 @@ var allowed = map[string][]string{
 	"bgp/bfd":    {},
 	"bgp/shield": {},
 
-	"gslb":        {"configs", "gslb/dnssec", "gslb/steer", "internal/fleet"},
+	"gslb":        {"configs", "gslb/dnssec", "gslb/geo", "gslb/steer", "internal/fleet"},
 	"gslb/dnssec": {},
+	"gslb/geo":    {"gslb/steer"},
 	"gslb/steer":  {},
 	// What is decided off the query path; the table takes what comes of it.
 	"gslb/steer/assign": {},
@@ -75,6 +76,7 @@ var owners = []struct {
 }{
 	{"github.com/osrg/gobgp/", "bgp", "the speaker hides GoBGP, so that its API and its weaknesses end at one wall"},
 	{"github.com/miekg/dns", "gslb", "steering must stay free of a wire library"},
+	{"github.com/oschwald/maxminddb-golang/", "gslb/geo", "the rest sees networks with a place, whatever file they are from"},
 	{"github.com/hashicorp/consul/", "internal/fleet", "everything else sees the Store"},
 	{"go.yaml.in/yaml/", "configs", "all config goes through the strict decoder"},
 	{"github.com/quic-go/", "pop/proxy/http3", "the codec hides QUIC, as the others hide their wire"},
@@ -83,6 +85,7 @@ var owners = []struct {
 
 // pure lists packages that do no I/O, with what they must not import.
 var pure = map[string][]string{
+	"gslb/geo":           {"net", "net/http", "os", "log/slog"},
 	"gslb/steer":         {"net", "net/http", "os", "log/slog"},
 	"gslb/steer/assign":  {"net", "net/http", "os", "log/slog"},
 	"gslb/steer/rtt":     {"net", "net/http", "os", "log/slog"},
