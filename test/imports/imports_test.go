@@ -86,6 +86,7 @@ var owners = []struct {
 // pure lists packages that do no I/O, with what they must not import.
 var pure = map[string][]string{
 	"gslb/geo":           {"net", "net/http", "os", "log/slog"},
+	"gslb/dnssec":        {"net", "net/http", "os"},
 	"gslb/steer":         {"net", "net/http", "os", "log/slog"},
 	"gslb/steer/assign":  {"net", "net/http", "os", "log/slog"},
 	"gslb/steer/rtt":     {"net", "net/http", "os", "log/slog"},
