@@ -444,8 +444,8 @@ type Drain struct {
 // Measure says what is measured about clients. What leaves the node is sealed, and
 // names networks only.
 type Measure struct {
-	// RTT measures the round-trip times of client connections, as the kernel has
-	// them, and publishes their means by network. Default true.
+	// RTT measures the round-trip times of client connections, as the kernel and
+	// QUIC have them, and publishes their means by network. Default true.
 	RTT *bool `yaml:"rtt" default:"true"`
 	// MinClients is how many clients a network is seen to have at least when it is
 	// named. Smaller ones are put together with their neighbors, or left out.

@@ -198,7 +198,7 @@ func newMeasureMetrics(reg prometheus.Registerer) *measureMetrics {
 	auto := promauto.With(reg)
 	m := &measureMetrics{
 		samples: auto.NewCounter(prometheus.CounterOpts{
-			Name: "anyedge_rtt_samples_total", Help: "Round-trip times of client connections that were taken in."}),
+			Name: "anyedge_rtt_samples_total", Help: "Round-trip times of client connections that workers reported."}),
 		dropped: auto.NewCounter(prometheus.CounterOpts{
 			Name: "anyedge_rtt_dropped_samples_total", Help: "Round-trip times that there was no room or no time for."}),
 		networks: auto.NewGauge(prometheus.GaugeOpts{

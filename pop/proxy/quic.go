@@ -46,7 +46,12 @@ func (l *listener) frontConfig(keys QUICKeys, c *codec) http3.FrontConfig {
 		ResetKey:         keys.Reset,
 		TokenKey:         keys.Token,
 		Admit:            func(client netip.Addr) (func(), bool) { return l.admitGuest(c, client) },
-		Metrics:          l.worker.quic,
+		Ended: func(client netip.Addr, rtt, lasted time.Duration) {
+			if client != c.config.Address.Addr().Unmap() {
+				l.worker.rtts.ended(client, c.config.TrustedHops, rtt, lasted)
+			}
+		},
+		Metrics: l.worker.quic,
 	}
 }
 

@@ -27,8 +27,11 @@ import (
 // about again now and then. So a network has as many connections as it makes, and
 // one more for each minute that one of them is open.
 //
+// QUIC has RTTs of its own, which cost nothing, so each of its connections counts
+// by the same rule, when it has ended.
+//
 // Connections from this machine and from trusted hops are left out: their RTT is
-// that of a load balancer, whoever the client is. QUIC does not pass the kernel.
+// that of a load balancer, whoever the client is.
 
 // KindRTT is the worker's message [RTTs]. It has no answer.
 const KindRTT link.Kind = "rtt"
@@ -47,8 +50,8 @@ const (
 	rttMost  = 4096
 )
 
-// RTTs are round-trip times of client connections, as the kernel has measured
-// them.
+// RTTs are round-trip times of client connections, as the kernel and QUIC have
+// measured them.
 type RTTs struct {
 	// Packed holds a record for each: an IPv6 address, or an IPv4 one in such
 	// form, then 32 bits each for microseconds and for connections, in network
@@ -116,14 +119,23 @@ func (s *rttSampler) begun(conn net.Conn, hops []netip.Prefix) {
 
 // ask records the RTT of a connection, if the kernel knows one.
 func (s *rttSampler) ask(conn net.Conn, connections int) {
-	rtt := s.kernel(conn)
-	if rtt <= 0 {
-		return
+	if rtt := s.kernel(conn); rtt > 0 {
+		s.add(RTT{unmap(conn.RemoteAddr()).Addr(), rtt, connections})
 	}
-	client := unmap(conn.RemoteAddr()).Addr()
+}
+
+// ended takes notice of a QUIC connection that has ended.
+func (s *rttSampler) ended(client netip.Addr, hops []netip.Prefix, rtt, lasted time.Duration) {
+	if s.on.Load() && rtt > 0 && !client.IsLoopback() && !trusted(client, hops) {
+		s.add(RTT{client, rtt, atRandom(1 + lasted.Minutes())})
+	}
+}
+
+func (s *rttSampler) add(r RTT) {
+	r.Client = r.Client.WithZone("")
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.taken.Add(RTT{client.WithZone(""), rtt, connections})
+	s.taken.Add(r)
 }
 
 // take returns what has been collected since it was last called.

@@ -158,6 +158,36 @@ func TestWhichConnectionsAreAskedAbout(t *testing.T) {
 	}
 }
 
+// A QUIC connection counts once, and once more for each minute that it lasted.
+func TestWhichQUICConnectionsCount(t *testing.T) {
+	hops := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	for _, tc := range []struct {
+		client      string
+		rtt, lasted time.Duration
+		on          bool
+		want        int
+	}{
+		{"203.0.113.7", 20 * time.Millisecond, 0, true, 1},
+		{"203.0.113.7", 20 * time.Millisecond, 5 * time.Minute, true, 6},
+		{"2001:db8::7", 20 * time.Millisecond, time.Minute, true, 2},
+		{"203.0.113.7", 0, time.Minute, true, 0},
+		{"203.0.113.7", 20 * time.Millisecond, 0, false, 0},
+		{"10.1.2.3", 20 * time.Millisecond, 0, true, 0},
+		{"127.0.0.1", 20 * time.Millisecond, 0, true, 0},
+	} {
+		var s rttSampler
+		s.on.Store(tc.on)
+		s.ended(netip.MustParseAddr(tc.client), hops, tc.rtt, tc.lasted)
+		got := 0
+		for r := range s.take().All() {
+			got += r.Connections
+		}
+		if got != tc.want {
+			t.Errorf("%+v: counts as %d", tc, got)
+		}
+	}
+}
+
 // A node with very many connections is asked about few of them at a time.
 func TestLooksAreBounded(t *testing.T) {
 	w := New(slog.New(slog.DiscardHandler), nil)

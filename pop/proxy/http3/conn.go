@@ -58,6 +58,7 @@ type conn struct {
 	config *FrontConfig
 	qc     *quic.Conn
 	peer   *peer
+	began  time.Time
 	ctx    context.Context // of all exchanges
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
@@ -82,7 +83,7 @@ type conn struct {
 func newConn(ctx context.Context, qc *quic.Conn) *conn {
 	now := time.Now()
 	p := qc.Context().Value(peerKey{}).(*peer)
-	c := &conn{config: p.config, qc: qc, peer: p, idleSince: now, forgiven: now, last: math.MaxInt64}
+	c := &conn{config: p.config, qc: qc, peer: p, began: now, idleSince: now, forgiven: now, last: math.MaxInt64}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	return c
 }
@@ -106,6 +107,9 @@ func (c *conn) serve() {
 		err = cause
 	} else {
 		cause = &connError{codeNoError, ""}
+	}
+	if c.complete() {
+		c.config.Ended(addrPort(c.qc.RemoteAddr()).Addr(), c.qc.ConnectionStats().SmoothedRTT, time.Since(c.began))
 	}
 	c.config.Log.Debug("connection ended", "client", c.qc.RemoteAddr().String(), "error", err)
 	c.qc.CloseWithError(cause.code, cause.reason)

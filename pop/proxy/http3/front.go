@@ -84,7 +84,7 @@ const (
 // us, in bytes.
 const ConnectionIDLength = 8
 
-// FrontConfig says how a front serves. All fields but the last three are
+// FrontConfig says how a front serves. All fields but the last four are
 // required.
 type FrontConfig struct {
 	Handler exchange.Handler // must not panic
@@ -126,6 +126,10 @@ type FrontConfig struct {
 	// CONNECTION_REFUSED, once for each packet of its first flight. Otherwise release is called once when the connection
 	// is gone. Nil admits all.
 	Admit func(netip.Addr) (release func(), ok bool)
+	// Ended is told of each connection that comes to its end after its handshake
+	// was over: from where it came last, its smoothed RTT (RFC 9002, 5.3), 0 if
+	// there is none, and how long it lasted. Nil is told nothing.
+	Ended func(client netip.Addr, rtt, lasted time.Duration)
 	// ConnectionID fills in an ID for a connection, by which packets for it can
 	// be steered to this worker when the client's address has changed. IDs must
 	// be unique and tell observers nothing. Nil draws them at random.
@@ -161,6 +165,9 @@ func (f *Front) Update(config FrontConfig) {
 	config.Metrics = f.metrics
 	if config.Admit == nil {
 		config.Admit = func(netip.Addr) (func(), bool) { return func() {}, true }
+	}
+	if config.Ended == nil {
+		config.Ended = func(netip.Addr, time.Duration, time.Duration) {}
 	}
 	f.config.Store(&config)
 }

@@ -206,6 +206,35 @@ func TestAdmission(t *testing.T) {
 	}
 }
 
+// Whoever measures is told of each connection that was one, at its end.
+func TestEndIsTold(t *testing.T) {
+	type end struct {
+		client      netip.Addr
+		rtt, lasted time.Duration
+	}
+	ends := make(chan end, 10)
+	c := config(ok)
+	c.Ended = func(client netip.Addr, rtt, lasted time.Duration) { ends <- end{client, rtt, lasted} }
+	e := serve(t, c)
+	began := time.Now()
+	for range 2 {
+		conn := e.connect(t)
+		await(t, "no handshake is under way", func() bool { return e.handshaking.Load() == 0 })
+		conn.qc.CloseWithError(codeNoError, "")
+		select {
+		case got := <-ends:
+			if got.client != netip.AddrFrom4([4]byte{127, 0, 0, 1}) || got.rtt <= 0 || got.rtt > patience || got.lasted <= 0 || got.lasted > time.Since(began) {
+				t.Errorf("%+v", got)
+			}
+		case <-time.After(patience):
+			t.Fatal("nothing was told")
+		}
+	}
+	if len(ends) > 0 {
+		t.Error("told twice")
+	}
+}
+
 // Ways in which a client leaves a request, and in which the front is stopped:
 // the exchange's context ends.
 func TestCancellation(t *testing.T) {
