@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"anyedge/internal/fleet"
+	"anyedge/internal/fleet/consultest"
 )
 
 func roundTrips(node, data string) fleet.RTT {
@@ -135,4 +136,45 @@ func TestViewOfRTT(t *testing.T) {
 			t.Errorf("who did not ask has %+v", v)
 		}
 	})
+}
+
+// A real Consul takes a snapshot of the greatest size under an hour's session, lets
+// the next process of the node take it over, and passes it on, as it does the plan.
+func TestSteeringOnRealConsul(t *testing.T) {
+	t.Parallel()
+	server := consultest.Start(t)
+	store := dial(t, fleet.ConsulConfig{Address: server.Address()})
+	f, err := fleet.New(fleet.Config{Store: store, Sealer: sealer(t, keyLine(1)), FollowRTT: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- f.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	await(t, f, "the store", 10*time.Second, func(v *fleet.View) bool { return v.Connected })
+	large := strings.Repeat("x", fleet.MaxRTT)
+	for _, data := range []string{"small", large} {
+		s, err := store.NewSession(ctx, "rtt", time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := f.PublishRTT(ctx, s, roundTrips("fra-1", data)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := publish(ctx, f, plan("ns-1", 0)); err != nil {
+		t.Fatal(err)
+	}
+	if err := publish(ctx, f, plan("ns-2", 0)); !errors.Is(err, errStands) {
+		t.Errorf("error %v for a second publisher", err)
+	}
+	v := await(t, f, "both", time.Minute, func(v *fleet.View) bool {
+		return v.Plan != nil && len(v.RTT) == 1 && string(v.RTT[0].Data) == large
+	})
+	if _, fresh := v.PlanAge(time.Now()); !fresh || v.Plan.By != "ns-1" {
+		t.Errorf("%+v", v.Plan)
+	}
 }
