@@ -6,11 +6,13 @@ import (
 	"net/netip"
 	"testing"
 
+	"anyedge/gslb/dnssec"
+
 	"github.com/miekg/dns"
 )
 
 func TestFastPathDoesNotAllocate(t *testing.T) {
-	v := testView(t)
+	v := signedView(t, Signing{Keys: split(t, dnssec.ECDSAP256SHA256)})
 	for _, q := range []*dns.Msg{
 		withSubnet("www.edge.example", subnet("203.0.113.0/24")),
 		asker("foo.any.edge.example", dns.TypeAAAA),
@@ -19,6 +21,12 @@ func TestFastPathDoesNotAllocate(t *testing.T) {
 		asker("a.b.nope.edge.example", dns.TypeA),
 		asker("x.child.edge.example", dns.TypeTXT),
 		asker("www.elsewhere.example", dns.TypeA),
+		secureAsker("www.edge.example", dns.TypeA),
+		secureAsker("mail.edge.example", dns.TypeA),
+		secureAsker("mail.edge.example", dns.TypeAAAA),
+		secureAsker("steered.edge.example", dns.TypeAAAA),
+		secureAsker("edge.example", dns.TypeDNSKEY),
+		secureAsker("child.edge.example", dns.TypeA),
 	} {
 		wire, err := q.Pack()
 		if err != nil {

@@ -84,7 +84,7 @@ func (s *signing) deny(qtype uint16, ttl uint32) {
 	switch {
 	case !nothing:
 		s.put(s.matching(wildcard, ttl, qtype))
-	case wildcard != "":
+	case wildcard != "" && wildcard != s.closer():
 		s.put(s.covering(wildcard, ttl))
 	}
 }

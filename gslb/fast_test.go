@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"anyedge/gslb/dnssec"
+
 	"github.com/miekg/dns"
 )
 
@@ -44,14 +46,25 @@ func variants(q *dns.Msg) []*dns.Msg {
 // Both paths agree on every name of the zones, on names beside and below them,
 // and on every type; and the fast path answers most of that.
 func TestFastAgreesWithSlow(t *testing.T) {
-	v := testView(t)
+	t.Run("plain", func(t *testing.T) { fastAgreesWithSlow(t, testView(t), 60) })
+	for about, denial := range map[string]Denial{"compact": Compact, "NSEC3": NSEC3} {
+		t.Run(about, func(t *testing.T) {
+			v := signedView(t, Signing{Keys: split(t, dnssec.Ed25519), Denial: denial})
+			// Answers with signatures are packed for names that are there.
+			fastAgreesWithSlow(t, v, 20)
+		})
+	}
+}
+
+// fastAgreesWithSlow wants a percentage of the queries on the fast path.
+func fastAgreesWithSlow(t *testing.T, v *view, percent int) {
 	names := []string{"elsewhere.example.", "example.", "."}
 	for n := range v.entries {
 		text := n.String()
 		names = append(names, text, "x."+text, "x.y."+text, "*."+text, "x.*."+text)
 	}
 	types := []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeTXT, dns.TypeMX, dns.TypeNS, dns.TypeSOA, dns.TypeDS,
-		dns.TypeCNAME, dns.TypeDNAME, dns.TypeHTTPS, dns.TypeANY, dns.TypeAXFR, sample, 1}
+		dns.TypeCNAME, dns.TypeDNAME, dns.TypeHTTPS, dns.TypeANY, dns.TypeAXFR, dns.TypeDNSKEY, dns.TypeNSEC, sample, 1}
 	asked, answered := 0, 0
 	for _, n := range names {
 		for _, qtype := range types {
@@ -73,7 +86,7 @@ func TestFastAgreesWithSlow(t *testing.T) {
 		}
 	}
 	t.Logf("%d of %d on the fast path", answered, asked)
-	if answered*10 < asked*6 {
+	if answered*100 < asked*percent {
 		t.Errorf("only %d of %d queries were answered on the fast path", answered, asked)
 	}
 }
@@ -149,7 +162,8 @@ func TestPackedAnewWhenNeeded(t *testing.T) {
 // FuzzFastAgreesWithSlow asserts that what the fast path answers, the slow path
 // answers in the same octets.
 func FuzzFastAgreesWithSlow(f *testing.F) {
-	v := testView(f)
+	plain := testView(f)
+	secure := signedView(f, Signing{Keys: split(f, dnssec.Ed25519)})
 	for _, n := range []string{"www.edge.example", "x.any.edge.example", "hop.edge.example", "nope.edge.example",
 		"x.wild.edge.example", "x.child.edge.example", "hostmaster.edge.example", "ns1.edge.example", "v4only.edge.example"} {
 		for _, q := range variants(asker(n, dns.TypeA)) {
@@ -161,21 +175,26 @@ func FuzzFastAgreesWithSlow(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, msg []byte, random uint64) {
-		before := slices.Clone(msg)
-		fast, slow, out, ok := both(v, msg, "203.0.113.1", random)
-		if !bytes.Equal(msg, before) {
-			t.Fatal("the query was changed")
-		}
-		if !ok {
-			return
-		}
-		if !bytes.Equal(fast, slow) {
-			t.Fatalf("query %x\nfast %x\nslow %x", msg, fast, slow)
-		}
-		if got := unpack(t, fast); got.Rcode != out.rcode || got.Question[0].Qtype != out.qtype {
-			t.Errorf("counted as %+v: %v", out, got)
-		}
+		agrees(t, plain, msg, random)
+		agrees(t, secure, msg, random)
 	})
+}
+
+func agrees(t *testing.T, v *view, msg []byte, random uint64) {
+	before := slices.Clone(msg)
+	fast, slow, out, ok := both(v, msg, "203.0.113.1", random)
+	if !bytes.Equal(msg, before) {
+		t.Fatal("the query was changed")
+	}
+	if !ok {
+		return
+	}
+	if !bytes.Equal(fast, slow) {
+		t.Fatalf("query %x\nfast %x\nslow %x", msg, fast, slow)
+	}
+	if got := unpack(t, fast); got.Rcode != out.rcode || got.Question[0].Qtype != out.qtype {
+		t.Errorf("counted as %+v: %v", out, got)
+	}
 }
 
 func TestLowerOctets(t *testing.T) {
@@ -196,11 +215,13 @@ func TestLowerOctets(t *testing.T) {
 }
 
 func BenchmarkRespondFast(b *testing.B) {
-	v := testView(b)
+	v := signedView(b, Signing{Keys: split(b, dnssec.ECDSAP256SHA256)})
 	for about, q := range map[string]*dns.Msg{
-		"steered":  withSubnet("www.edge.example", subnet("203.0.113.0/24")),
-		"plain":    asker("mail.edge.example", dns.TypeA),
-		"negative": asker("nope.edge.example", dns.TypeA),
+		"steered":         withSubnet("www.edge.example", subnet("203.0.113.0/24")),
+		"plain":           asker("mail.edge.example", dns.TypeA),
+		"negative":        asker("nope.edge.example", dns.TypeA),
+		"steered, signed": secureAsker("www.edge.example", dns.TypeA),
+		"plain, signed":   secureAsker("mail.edge.example", dns.TypeA),
 	} {
 		wire, err := q.Pack()
 		if err != nil {
