@@ -49,10 +49,8 @@ const (
 	minValidity     = time.Hour
 	renewals        = 4         // in the validity of a signature
 	clockSkew       = time.Hour // that validators may be behind
+	defaultKeyTTL   = time.Hour
 )
-
-// keyTTL is the TTL of the records that the keys make, in seconds.
-const keyTTL = 3600
 
 // signer makes the signatures of one zone. It is never changed, and has no part
 // in what the zone says.
@@ -96,7 +94,7 @@ func newSigner(apex name, keys *dnssec.KeySet, how Signing, cache *signatures) (
 		validity: uint32(cmp.Or(how.Validity, defaultValidity) / time.Second),
 	}
 	add := func(rtype uint16, rr dns.RR) {
-		*rr.Header() = dns.RR_Header{Name: s.apex, Rrtype: rtype, Class: dns.ClassINET, Ttl: keyTTL}
+		*rr.Header() = dns.RR_Header{Name: s.apex, Rrtype: rtype, Class: dns.ClassINET, Ttl: s.keyTTL()}
 		if n := len(s.sets); n == 0 || s.sets[n-1].rtype != rtype {
 			s.sets = append(s.sets, rrset{rtype: rtype})
 		}
@@ -111,6 +109,10 @@ func newSigner(apex name, keys *dnssec.KeySet, how Signing, cache *signatures) (
 	}
 	for _, k := range keys.Parent {
 		add(dns.TypeCDNSKEY, s.dnskey(k).ToCDNSKEY())
+	}
+	if keys.Delete {
+		add(dns.TypeCDS, &dns.CDS{DS: dns.DS{Digest: "00"}})
+		add(dns.TypeCDNSKEY, &dns.CDNSKEY{DNSKEY: dns.DNSKEY{Protocol: 3, PublicKey: "AA=="}})
 	}
 	if how.Denial == NSEC3 {
 		add(dns.TypeNSEC3PARAM, &dns.NSEC3PARAM{Hash: dns.SHA1})
@@ -134,10 +136,15 @@ func (how Signing) check() error {
 	return nil
 }
 
+// keyTTL is the TTL of the records that the keys make, in seconds.
+func (s *signer) keyTTL() uint32 {
+	return uint32(cmp.Or(s.keys.TTL, defaultKeyTTL) / time.Second)
+}
+
 // dnskey is the record of a key.
 func (s *signer) dnskey(k *dnssec.Key) *dns.DNSKEY {
 	return &dns.DNSKEY{
-		Hdr:   dns.RR_Header{Name: s.apex, Rrtype: dns.TypeDNSKEY, Class: dns.ClassINET, Ttl: keyTTL},
+		Hdr:   dns.RR_Header{Name: s.apex, Rrtype: dns.TypeDNSKEY, Class: dns.ClassINET, Ttl: s.keyTTL()},
 		Flags: k.Flags, Protocol: 3, Algorithm: k.Algorithm,
 		PublicKey: base64.StdEncoding.EncodeToString(k.Public),
 	}

@@ -530,6 +530,20 @@ func TestKeysAreAtTheApex(t *testing.T) {
 	}
 }
 
+// A zone that is to be unsigned asks its parent for that (RFC 8078 section 4).
+func TestKeysAskToBeDeleted(t *testing.T) {
+	keys := combined(t, dnssec.Ed25519)
+	keys.Delete, keys.TTL = true, time.Minute
+	v := signedView(t, Signing{Keys: keys})
+	for qtype, want := range map[uint16]string{dns.TypeCDS: "edge.example. 60 CDS 0 0 0 00", dns.TypeCDNSKEY: "edge.example. 60 CDNSKEY 0 3 0 AA=="} {
+		got := askSecure(t, v, asker("edge.example", qtype), signedAt)
+		if len(got.Answer) != 2 || text(got.Answer[:1]) != want {
+			t.Errorf("%v, want %s", got, want)
+		}
+		newResolver(t, v, signedAt).verify(got.Answer[:1], got.Answer)
+	}
+}
+
 // Who can take NXDOMAIN with a compact denial gets it (RFC 9824 section 5).
 func TestCompactRestoresTheRcode(t *testing.T) {
 	v := signedView(t, Signing{Keys: combined(t, dnssec.Ed25519)})
@@ -617,7 +631,7 @@ func TestKeysThatCannotSign(t *testing.T) {
 		all := []*dnssec.Key{&k}
 		return &dnssec.KeySet{Published: all, Zone: all, Entry: all}
 	}
-	tag := (&signer{apex: "edge.example."}).dnskey(good.Zone[0]).KeyTag()
+	tag := good.Zone[0].Tag()
 	for want, how := range map[string]Signing{
 		"no key for each of the records, the keys and to be published": {Keys: &dnssec.KeySet{Published: good.Published}},
 		"no way of denial has the number 7":                            {Keys: good, Denial: 7},

@@ -42,6 +42,12 @@ func start(t *testing.T, files map[string]string) {
 	for name, file := range files {
 		all = append(all, gslb.Zone{Name: name, File: file})
 	}
+	serve(t, all)
+}
+
+// serve runs anyedge's server with zones.
+func serve(t *testing.T, all []gslb.Zone) *gslb.Server {
+	t.Helper()
 	s, err := gslb.New(gslb.Config{
 		Listen: []netip.AddrPort{netip.AddrPortFrom(ours, port)}, Zones: all, NSID: "conformance",
 	}, slog.New(slog.DiscardHandler), nil)
@@ -62,6 +68,7 @@ func start(t *testing.T, files map[string]string) {
 	case err := <-ended:
 		t.Fatal(err)
 	}
+	return s
 }
 
 // startPeer runs another server and waits until it answers for every zone.
