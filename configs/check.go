@@ -46,7 +46,11 @@ func Check(path string) (kind string, err error) {
 		return "", d.err()
 	}
 	walkFiles(d, reflect.ValueOf(cfg).Elem(), "", func(v reflect.Value, f field, at at) {
-		if message := checkFile(below(filepath.Dir(path), v.String()), f.file == "secret"); message != "" {
+		name := below(filepath.Dir(path), v.String())
+		if f.file == "state" && toBeWritten(name) {
+			return
+		}
+		if message := checkFile(name, f.file != "public"); message != "" {
 			d.report(at, "%s", message)
 		}
 	})
@@ -106,6 +110,13 @@ func checkFile(path string, secret bool) string {
 		return fmt.Sprintf("%s holds a secret and is open to others (mode %04o); run chmod 600 on it", path, mode)
 	}
 	return ""
+}
+
+// toBeWritten reports whether a file is missing in a folder that exists.
+func toBeWritten(path string) bool {
+	_, err := os.Stat(path)
+	folder, folderErr := os.Stat(filepath.Dir(path))
+	return errors.Is(err, fs.ErrNotExist) && folderErr == nil && folder.IsDir()
 }
 
 // reason states a file system error without repeating the call.

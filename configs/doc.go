@@ -28,6 +28,7 @@
 //	required:"true"       absent, empty and zero are refused
 //	format:"name"         name, host or domain: see isName, isHost, isDomain
 //	file:"secret"         a path; secret files must be closed to other users
+//	file:"state"          a secret file that the process writes; it may be missing
 //
 // Rules that relate fields to each other are Go code, one file per kind. The
 // JSON Schemas in schema/ are generated from the structs, tags and comments.

@@ -23,7 +23,9 @@ type GSLB struct {
 	// Keys sign messages between servers (TSIG, RFC 8945).
 	Keys []DNSKey `yaml:"keys"`
 	// Resolvers are asked for the addresses of aliases, the first that answers. Needed
-	// for aliases of names that are not steered.
+	// for aliases of names that are not steered. All of them are asked, over TCP, for
+	// the DS records of signed zones, without which rollovers wait for "anyedge dnssec
+	// seen"; so the way to them must be trusted.
 	Resolvers []netip.AddrPort `yaml:"resolvers"`
 	// Zones are served from standard zone files (RFC 1035 section 5), or as copies
 	// of other servers' zones. At least one.
@@ -122,6 +124,46 @@ type Zone struct {
 	Alias string `yaml:"alias" format:"domain"`
 	// Transfer says who may copy the zone. Default: nobody.
 	Transfer *ZoneTransfer `yaml:"transfer"`
+	// DNSSEC signs the zone. All DNS nodes of a fleet give it the same. Default: it
+	// is not signed.
+	DNSSEC *ZoneDNSSEC `yaml:"dnssec"`
+}
+
+// ZoneDNSSEC says how a zone is signed, with keys that the nodes make and roll over
+// themselves. How long each step of a rollover waits follows from the durations
+// here (RFC 7583): what they say is relied on.
+type ZoneDNSSEC struct {
+	// Algorithm of new keys. Another one than that of the keys in use begins the
+	// rollover to it. Default ecdsa-p256.
+	Algorithm string `yaml:"algorithm" default:"ecdsa-p256" enum:"ecdsa-p256 ed25519"`
+	// Keys is csk for one key that signs everything, or ksk_zsk for one that signs
+	// the keys, which the parent knows, and one that signs the rest. Default csk.
+	Keys string `yaml:"keys" default:"csk" enum:"csk ksk_zsk"`
+	// Denial is how it is proved that something does not exist: compact (RFC 9824)
+	// or nsec3 (RFC 5155). Default compact.
+	Denial string `yaml:"denial" default:"compact" enum:"compact nsec3"`
+	// ZSKLifetime is how long a ZSK signs. Default 2160h; 0s: until it is rolled over
+	// by hand.
+	ZSKLifetime *Duration `yaml:"zsk_lifetime" default:"2160h" range:"0s..87600h"`
+	// KSKLifetime is how long a KSK or CSK serves. Default 0s: until it is rolled
+	// over by hand.
+	KSKLifetime Duration `yaml:"ksk_lifetime" range:"0s..87600h"`
+	// Propagation is how long it takes at most until every DNS node has new keys,
+	// and how much their clocks may differ. A node that is without the fleet's store
+	// for longer during a rollover may be bogus. Default 1h.
+	Propagation Duration `yaml:"propagation" default:"1h" range:"10s..168h"`
+	// MaxTTL is the longest TTL that the zone may have; one with a longer TTL is
+	// refused. To lengthen TTLs, first raise this. Default 24h, 1h to 48h.
+	MaxTTL Duration `yaml:"max_ttl" default:"24h" range:"1h..48h"`
+	// ParentDSTTL is the TTL of the zone's DS records at its parent. Default 24h.
+	ParentDSTTL Duration `yaml:"parent_ds_ttl" default:"24h" range:"0s..168h"`
+	// ParentPropagation is how long it takes at most until all servers of the parent
+	// have new DS records. Default 1h.
+	ParentPropagation Duration `yaml:"parent_propagation" default:"1h" range:"0s..168h"`
+	// KeyFile keeps a copy of the keys, readable by its owner only, for a start
+	// without the fleet's store. The node writes it. Required with fleet.memory;
+	// default: none.
+	KeyFile string `yaml:"key_file" file:"state"`
 }
 
 // SteerPop is a point of presence as the DNS sees it.

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 )
 
 // prepare fills the defaults that depend on other fields.
@@ -37,6 +38,12 @@ func (g *GSLB) check(d *document) {
 	d.unique(len(g.Zones), func(i int) (at, string) {
 		return at("zones").index(i).key("name"), canonicalName(g.Zones[i].Name)
 	})
+	d.unique(len(g.Zones), func(i int) (at, string) {
+		if g.Zones[i].DNSSEC == nil {
+			return "", ""
+		}
+		return at("zones").index(i).key("dnssec.key_file"), g.Zones[i].DNSSEC.KeyFile
+	})
 	d.unique(len(g.Keys), func(i int) (at, string) {
 		return at("keys").index(i).key("name"), canonicalName(g.Keys[i].Name)
 	})
@@ -44,6 +51,7 @@ func (g *GSLB) check(d *document) {
 	for i := range g.Zones {
 		z, path := &g.Zones[i], at("zones").index(i)
 		z.check(d, path, keys)
+		z.DNSSEC.check(d, path.key("dnssec"), g.Fleet.Consul != nil)
 		if z.Alias != "" && len(g.Resolvers) == 0 && !d.lostWithin("resolvers") && !d.lostWithin("names") &&
 			!slices.ContainsFunc(g.Names, func(n SteeredName) bool { return canonicalName(n.Name) == canonicalName(z.Alias) }) {
 			d.report(path.key("alias"), "%s is not steered, and there are no resolvers to ask", show(z.Alias))
@@ -81,6 +89,9 @@ func (z *Zone) check(d *document, path at, keys []string) {
 	for i, p := range z.Primaries {
 		refer(path.key("primaries").index(i).key("key"), p.Key)
 	}
+	if z.DNSSEC != nil && len(z.Primaries) > 0 {
+		d.report(path.key("dnssec"), "a copy is served as it is, so it is signed by its primaries or not at all")
+	}
 	if z.Transfer == nil {
 		return
 	}
@@ -93,6 +104,21 @@ func (z *Zone) check(d *document, path at, keys []string) {
 	}
 	for i, p := range z.Transfer.Notify {
 		refer(path.key("notify").index(i).key("key"), p.Key)
+	}
+}
+
+// check looks at how a zone is signed; nil is not at all.
+func (s *ZoneDNSSEC) check(d *document, path at, shared bool) {
+	if s == nil || d.lost(path) {
+		return
+	}
+	if s.KeyFile == "" && !shared && !d.lostWithin("fleet") {
+		d.report(path.key("key_file"), "required without fleet.consul: the keys must survive a restart")
+	}
+	// A rollover takes the TTLs and four times the propagation; two must not meet.
+	least := 4*s.Propagation + s.MaxTTL + Duration(time.Hour)
+	if life := s.ZSKLifetime; s.Keys == "ksk_zsk" && life != nil && *life != 0 && *life < 2*least {
+		d.report(path.key("zsk_lifetime"), "must be 0s or at least %v, twice as long as a rollover takes by propagation and max_ttl, not %v", 2*least, *life)
 	}
 }
 

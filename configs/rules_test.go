@@ -39,7 +39,7 @@ func checkTags(t *testing.T, typ reflect.Type, f field) {
 	if !slices.Contains([]string{"", "name", "host", "domain"}, f.format) {
 		t.Errorf("%s: unknown format %q", where, f.format)
 	}
-	if !slices.Contains([]string{"", "secret", "public"}, f.file) {
+	if !slices.Contains([]string{"", "secret", "state", "public"}, f.file) {
 		t.Errorf("%s: unknown kind of file %q", where, f.file)
 	}
 	value := typ.Field(f.index).Type

@@ -340,7 +340,6 @@ func TestPolicyRules(t *testing.T) {
 		"algorithm":   func(p *Policy) { p.Algorithm = 8 },
 		"propagation": func(p *Policy) { p.Propagation = 0 },
 		"ttl":         func(p *Policy) { p.KeyTTL = 0 },
-		"part ttl":    func(p *Policy) { p.KeyTTL = 1500 * time.Millisecond },
 		"negative":    func(p *Policy) { p.ParentTTL = -1 },
 		"lifetime":    func(p *Policy) { p.Split, p.ZoneLifetime = true, 6*hour },
 	} {

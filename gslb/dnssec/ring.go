@@ -37,8 +37,8 @@ type Ring struct {
 	Generation uint64 `json:"generation"`
 	// Keys are in the order of their making.
 	Keys []RingKey `json:"keys"`
-	// KeyTTL and MaxTTL are those of the policy that are in force. They change only
-	// while no rollover is under way, and none begins before Calm, when the ones
+	// KeyTTL and MaxTTL are those of the policy that are in force, in nanoseconds.
+	// They change only while no rollover is under way, and none begins before Calm, when the ones
 	// before have run out everywhere.
 	KeyTTL time.Duration `json:"key_ttl"`
 	MaxTTL time.Duration `json:"max_ttl"`
@@ -160,7 +160,7 @@ func (r Ring) At(now time.Time) (*KeySet, error) {
 	p := r.phase(now)
 	set := &KeySet{
 		Published: list(p.published), Zone: list(p.zone), Entry: list(p.entry),
-		Delete: ended(r.Leaving, now), TTL: r.KeyTTL, Until: p.until,
+		Delete: ended(r.Leaving, now), Until: p.until,
 	}
 	if p.parent >= 0 && !set.Delete {
 		set.Parent = list([]int{p.parent})

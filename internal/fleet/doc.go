@@ -31,6 +31,7 @@
 //	state/ring                ticket keys, sealed
 //	state/rollout             the newest rollout of configs, and how far it has come
 //	documents/SUM             a config that a rollout names
+//	dnssec/ZONE               keys that the zone is signed with, sealed
 //	state/inventory/POOL      {"backends":[{"address":"10.1.0.4:8080","weight":2,"zone":"a"}]}
 //	plan                      Plan, of the DNS nodes
 //	rtt/NODE                  RTT, sealed, bound to a long session of the node's own
@@ -40,8 +41,8 @@
 // ring again. The plan changes with every solve, so it is followed by itself, and
 // round-trip times are read by DNS nodes only. Values are JSON, so that an
 // operator can read them and write drains and inventory with Consul's own tools.
-// The ring is secret, and where clients are is nobody else's business: those two
-// are sealed ([Sealer]).
+// Keys are secret, and where clients are is nobody else's business: the ring,
+// the keys of zones and round-trip times are sealed ([Sealer]).
 //
 // # Access
 //

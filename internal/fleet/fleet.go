@@ -28,6 +28,7 @@ const (
 	prefixDocuments    = "documents/"
 	prefixRTT          = "rtt/"
 	keyPlan            = "plan"
+	prefixZoneKeys     = "dnssec/"
 )
 
 // A write that got no answer, or met another writer, is tried again this often,
@@ -41,7 +42,7 @@ const (
 type Config struct {
 	// Store keeps the values. Required.
 	Store Store
-	// Sealer seals the ring. It may be nil only if Store is a *Memory, whose
+	// Sealer seals the rings. It may be nil only if Store is a *Memory, whose
 	// values never leave the process.
 	Sealer *Sealer
 	// ValidRing says what is wrong with a ring in clear; nil accepts all. Its
@@ -49,6 +50,10 @@ type Config struct {
 	ValidRing func(ring []byte) error
 	// ValidRollout says what is wrong with a rollout; nil accepts all.
 	ValidRollout func(rollout []byte) error
+	// ValidZoneKeys says what is wrong with the ring of a zone's DNSSEC keys in
+	// clear; its error must not repeat what is secret. Nil leaves [View].ZoneKeys
+	// empty: only those who sign zones read their keys.
+	ValidZoneKeys func(zone string, ring []byte) error
 	// FollowRTT fills in [View].RTT: much to read, of which only DNS nodes have a
 	// use.
 	FollowRTT bool
@@ -73,6 +78,7 @@ type Fleet struct {
 	sealer       *Sealer
 	validRing    func([]byte) error
 	validRollout func([]byte) error
+	validKeys    func(string, []byte) error // nil: zones' keys are not followed
 	followRTT    bool
 	pause        func(context.Context, time.Duration) error
 	log          *slog.Logger
@@ -94,6 +100,7 @@ func New(cfg Config) (*Fleet, error) {
 		sealer:       cfg.Sealer,
 		validRing:    cfg.ValidRing,
 		validRollout: cfg.ValidRollout,
+		validKeys:    cfg.ValidZoneKeys,
 		followRTT:    cfg.FollowRTT,
 		pause:        cfg.Pause,
 		log:          cfg.Log,
@@ -222,21 +229,26 @@ func (f *Fleet) PutRing(ctx context.Context, ring []byte, prev uint64) (uint64, 
 	if err := f.validRing(ring); err != nil {
 		return 0, fmt.Errorf("ring: %w", err)
 	}
+	return f.putSealed(ctx, keyRing, ring, prev)
+}
+
+// putSealed writes a secret in place of the one with index prev.
+func (f *Fleet) putSealed(ctx context.Context, key string, secret []byte, prev uint64) (uint64, error) {
 	// Sealed once: no two sealings are alike, so equal bytes in the store are
 	// this call's own.
-	value := bytes.Clone(ring)
+	value := bytes.Clone(secret)
 	if f.sealer != nil {
-		value = f.sealer.Seal(keyRing, ring)
+		value = f.sealer.Seal(key, secret)
 	}
 	var index uint64
 	err := f.retry(ctx, func() (bool, error) {
 		var err error
-		if index, err = f.store.CompareAndSwap(ctx, keyRing, value, prev); err == nil {
+		if index, err = f.store.CompareAndSwap(ctx, key, value, prev); err == nil {
 			return true, nil
 		}
 		// A write without an answer may have happened, and a conflict may be
 		// with this call's own earlier write.
-		e, getErr := f.store.Get(ctx, keyRing)
+		e, getErr := f.store.Get(ctx, key)
 		if getErr == nil && bytes.Equal(e.Value, value) {
 			index = e.Index
 			return true, nil
@@ -248,14 +260,19 @@ func (f *Fleet) PutRing(ctx context.Context, ring []byte, prev uint64) (uint64, 
 }
 
 func (f *Fleet) openRing(value []byte) ([]byte, error) {
-	ring := value
-	if f.sealer != nil {
-		var err error
-		if ring, err = f.sealer.Open(keyRing, value); err != nil {
-			return nil, err
-		}
+	ring, err := f.open(keyRing, value)
+	if err != nil {
+		return nil, err
 	}
 	return ring, f.validRing(ring)
+}
+
+// open returns the secret of a sealed value.
+func (f *Fleet) open(key string, value []byte) ([]byte, error) {
+	if f.sealer == nil {
+		return value, nil
+	}
+	return f.sealer.Open(key, value)
 }
 
 // bind is Store.Bind until it is answered. The same binding twice is one.

@@ -184,6 +184,9 @@ func newKeeper(f *Fleet) *keeper {
 		},
 		lostSince: f.View().LostSince,
 	}
+	if f.validKeys != nil {
+		k.sources = append(k.sources, &source{prefix: prefixZoneKeys, pace: zoneKeysPace, part: zoneKeysPart})
+	}
 	if f.followRTT {
 		k.sources = append(k.sources, &source{prefix: prefixRTT, pace: rttPace, part: rttPart, aside: true})
 	}
@@ -293,9 +296,10 @@ const (
 	kindRollout   = "rollout"
 	kindRTT       = "rtt"
 	kindPlan      = "plan"
+	kindZoneKeys  = "zone_keys"
 )
 
-var kinds = []string{kindReport, kindDrain, kindOverride, kindLeases, kindInventory, kindRing, kindRollout, kindRTT, kindPlan}
+var kinds = []string{kindReport, kindDrain, kindOverride, kindLeases, kindInventory, kindRing, kindRollout, kindRTT, kindPlan, kindZoneKeys}
 
 // decode makes a value of e. If it is not valid, the last good one stays.
 func (k *keeper) decode(e Entry, before kept, now time.Time) kept {
@@ -356,6 +360,10 @@ func (f *Fleet) decode(e Entry) (kind string, value any, err error) {
 	if node, ok := strings.CutPrefix(e.Key, prefixRTT); ok {
 		value, err = f.decodeRTT(node, e.Value)
 		return kindRTT, value, err
+	}
+	if zone, ok := strings.CutPrefix(e.Key, prefixZoneKeys); ok {
+		value, err = f.openZoneKeys(zone, e)
+		return kindZoneKeys, value, err
 	}
 	switch {
 	case strings.HasPrefix(e.Key, prefixHolders):

@@ -36,6 +36,10 @@ type View struct {
 	// RingIndex is the prev to give to PutRing; 0 if there is no ring.
 	RingIndex uint64
 
+	// ZoneKeys are the rings of DNSSEC keys by zone, if they are followed: see
+	// Config.ValidZoneKeys.
+	ZoneKeys map[string]ZoneKeys
+
 	// Rollout is the newest rollout of configs as it is stored; nil if there was
 	// none.
 	Rollout []byte
