@@ -26,12 +26,18 @@ type builder struct {
 	verdicts map[string]*verdict
 	// listed says for each PoP which name listed it last, to find doubles.
 	listed []int
-	// Scratch, which is large for a million networks: of verdict, locate, newTrie.
-	key   []byte
-	lists [3][]network
-	nodes [][2]int32
-	input *Input
-	trace func(stage) // of each filter, if not nil
+	// all are the networks of every source, once merged is set.
+	all    [families][]network
+	merged bool
+	// Scratch, which is large for a million networks or for names with many
+	// candidates: of candidates, verdict, locate, assigned, newTrie.
+	resolved []candidate
+	key      []byte
+	decided  []decided
+	plan     []int32
+	nodes    [][2]int32
+	input    *Input
+	trace    func(stage) // of each filter, if not nil
 }
 
 // site is a PoP as Build prepared it.
@@ -160,7 +166,8 @@ func checkPlace(lat, lon float64) error {
 	return nil
 }
 
-// candidates resolves the answers of name i.
+// candidates resolves the answers of name i. The result is scratch, good until
+// the next name.
 func (b *builder) candidates(i int, n Name) ([]candidate, error) {
 	if int(n.Policy) >= len(policies) {
 		return nil, fmt.Errorf("%s: %v is not a policy", n.Name, n.Policy)
@@ -171,7 +178,7 @@ func (b *builder) candidates(i int, n Name) ([]candidate, error) {
 	if len(n.Answers) == 0 {
 		return nil, fmt.Errorf("%s: no answers", n.Name)
 	}
-	candidates := make([]candidate, 0, len(n.Answers))
+	candidates := b.resolved[:0]
 	for _, a := range n.Answers {
 		at, known := b.sites[a.Pop]
 		switch {
@@ -185,6 +192,7 @@ func (b *builder) candidates(i int, n Name) ([]candidate, error) {
 		b.listed[at] = i + 1
 		candidates = append(candidates, candidate{&b.pops[at], at, a.Weight})
 	}
+	b.resolved = candidates
 	return candidates, nil
 }
 

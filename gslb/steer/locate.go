@@ -25,51 +25,137 @@ func (b *builder) locate(policy Policy, candidates []candidate, l lot) *tries {
 		return known
 	}
 	t := new(tries)
-	networks := b.placed(b.lists[0][:0], candidates)
-	b.lists[0] = networks
-	if policy == Latency || policy == Capacity {
-		networks = b.over(b.measured(b.lists[1][:0], candidates), networks)
+	decide := b.decider(policy, candidates, t)
+	for family := range families {
+		networks := b.networks()[family]
+		list := slices.Grow(b.decided[:0], len(networks))
+		for _, n := range networks {
+			if decision := decide(n); decision >= 0 {
+				list = append(list, decided{n.bits, decision})
+			}
+		}
+		b.decided = list
+		t.of[family] = newTrie(list, outside, &b.nodes)
 	}
-	if policy == Capacity {
-		networks = b.over(b.assigned(b.lists[1][:0], candidates, t), networks)
-	}
-	firstV6 := len(networks)
-	if i := slices.IndexFunc(networks, func(n network) bool { return n.prefix.Addr().Is6() }); i >= 0 {
-		firstV6 = i
-	}
-	t.of[IPv4] = newTrie(networks[:firstV6], outside, &b.nodes)
-	t.of[IPv6] = newTrie(networks[firstV6:], outside, &b.nodes)
 	b.tries[key.String()] = t
 	return t
 }
 
-// placed appends the networks on the map to dst, decided by distance.
-func (b *builder) placed(dst []network, candidates []candidate) []network {
+// network is a prefix of one family with what each source has on it: an index of
+// the source, or -1. Its like by the million are without pointers, so that the
+// garbage collector passes them by.
+type network struct {
+	bits
+	client, measured, assigned int32
+}
+
+// networks returns the networks of all sources by family, sorted and unique.
+func (b *builder) networks() *[families][]network {
+	if b.merged {
+		return &b.all
+	}
+	b.merged = true
+	in := b.input
+	for f := range families {
+		b.all[f] = make([]network, 0, max(countOf(b.clients, f, clientPrefix), countOf(in.Measured, f, measuredPrefix), countOf(in.Assigned, f, assignedPrefix)))
+	}
+	var client, measured, assigned int
+	for client < len(b.clients) || measured < len(in.Measured) || assigned < len(in.Assigned) {
+		// The least of the three, and who has it.
+		least := netip.Prefix{}
+		consider := func(p netip.Prefix) {
+			if !least.IsValid() || p.Compare(least) < 0 {
+				least = p
+			}
+		}
+		if client < len(b.clients) {
+			consider(b.clients[client].Prefix)
+		}
+		if measured < len(in.Measured) {
+			consider(in.Measured[measured].Prefix)
+		}
+		if assigned < len(in.Assigned) {
+			consider(in.Assigned[assigned].Prefix)
+		}
+		n := network{newBits(least), -1, -1, -1}
+		if client < len(b.clients) && b.clients[client].Prefix == least {
+			n.client = int32(client)
+			client++
+		}
+		if measured < len(in.Measured) && in.Measured[measured].Prefix == least {
+			n.measured = int32(measured)
+			measured++
+		}
+		if assigned < len(in.Assigned) && in.Assigned[assigned].Prefix == least {
+			n.assigned = int32(assigned)
+			assigned++
+		}
+		f := IPv6
+		if least.Addr().Is4() {
+			f = IPv4
+		}
+		b.all[f] = append(b.all[f], n)
+	}
+	return &b.all
+}
+
+func clientPrefix(c Client) netip.Prefix     { return c.Prefix }
+func measuredPrefix(m Measured) netip.Prefix { return m.Prefix }
+func assignedPrefix(a Assigned) netip.Prefix { return a.Prefix }
+
+// countOf returns how many items are of a family; those of IPv4 come first.
+func countOf[T any](items []T, f Family, prefix func(T) netip.Prefix) int {
+	v4, _ := slices.BinarySearchFunc(items, 128, func(item T, bits int) int {
+		return prefix(item).Addr().BitLen() - bits
+	})
+	if f == IPv4 {
+		return v4
+	}
+	return len(items) - v4
+}
+
+// decider returns what decides a network among candidates, as the policy says; -1
+// is for a network of which it knows nothing. It adds the splits it needs to t.
+func (b *builder) decider(policy Policy, candidates []candidate, t *tries) func(network) int32 {
+	placed, measured, assigned := b.placed(candidates), []int32(nil), []int32(nil)
+	if policy == Latency || policy == Capacity {
+		measured = b.measured(candidates)
+	}
+	if policy == Capacity {
+		assigned = b.assigned(candidates, t)
+	}
+	return func(n network) int32 {
+		if assigned != nil && n.assigned >= 0 && assigned[n.assigned] >= 0 {
+			return assigned[n.assigned]
+		}
+		if measured != nil && n.measured >= 0 {
+			if decision := measured[b.input.Measured[n.measured].Row]; decision >= 0 {
+				return decision
+			}
+		}
+		if n.client >= 0 {
+			return placed[b.located[n.client]]
+		}
+		return -1
+	}
+}
+
+// placed decides each of the places by distance.
+func (b *builder) placed(candidates []candidate) []int32 {
 	decisions := make([]int32, len(b.places))
 	for i, p := range b.places {
 		decisions[i] = nearest(p, candidates)
 	}
-	dst = slices.Grow(dst, len(b.clients))
-	for i, c := range b.clients {
-		dst = append(dst, network{c.Prefix, decisions[b.located[i]]})
-	}
-	return dst
+	return decisions
 }
 
-// measured appends the networks from which the latency to any of the candidates is
-// known, decided by it.
-func (b *builder) measured(dst []network, candidates []candidate) []network {
+// measured decides each row by latency.
+func (b *builder) measured(candidates []candidate) []int32 {
 	decisions := make([]int32, len(b.input.Rows))
 	for i, row := range b.input.Rows {
 		decisions[i] = fastest(row, candidates)
 	}
-	dst = slices.Grow(dst, len(b.input.Measured))
-	for _, m := range b.input.Measured {
-		if decisions[m.Row] >= 0 {
-			dst = append(dst, network{m.Prefix, decisions[m.Row]})
-		}
-	}
-	return dst
+	return decisions
 }
 
 // fastest returns the index of the candidate with the least time in a row, the
@@ -84,16 +170,16 @@ func fastest(row []int32, candidates []candidate) int32 {
 	return best
 }
 
-// assigned appends the networks of which the plan gives a part to any of the
-// candidates, decided by it. It adds the splits it needs to t; networks that are
-// divided alike share one.
-func (b *builder) assigned(dst []network, candidates []candidate, t *tries) []network {
+// assigned decides each of the networks of the plan, -1 if it gives no part to any
+// of the candidates. It adds the splits it needs to t; networks that are divided
+// alike share one. The result is scratch.
+func (b *builder) assigned(candidates []candidate, t *tries) []int32 {
 	at := make([]int32, len(b.pops)) // of PoPs among the candidates, from 1
 	for i, c := range candidates {
 		at[c.index] = int32(i) + 1
 	}
 	known := make(map[string]int32)
-	dst = slices.Grow(dst, len(b.input.Assigned))
+	decisions := slices.Grow(b.plan[:0], len(b.input.Assigned))
 	for _, a := range b.input.Assigned {
 		decision, parts := int32(-1), 0
 		for _, s := range a.Shares {
@@ -119,36 +205,10 @@ func (b *builder) assigned(dst []network, candidates []candidate, t *tries) []ne
 			}
 			decision = int32(len(candidates)) + 1 + split
 		}
-		if parts > 0 {
-			dst = append(dst, network{a.Prefix, decision})
-		}
+		decisions = append(decisions, decision)
 	}
-	return dst
-}
-
-// over merges two sorted lists of networks; for a prefix in both, first counts.
-// Either list may be scratch, and the result is.
-func (b *builder) over(first, second []network) []network {
-	b.lists[1] = first
-	if len(first) == 0 {
-		return second
-	}
-	merged := slices.Grow(b.lists[2][:0], len(first)+len(second))
-	for len(first) > 0 && len(second) > 0 {
-		order := first[0].prefix.Compare(second[0].prefix)
-		if order <= 0 {
-			merged = append(merged, first[0])
-			first = first[1:]
-		} else {
-			merged = append(merged, second[0])
-		}
-		if order >= 0 {
-			second = second[1:]
-		}
-	}
-	merged = append(append(merged, first...), second...)
-	b.lists[0], b.lists[2] = merged, b.lists[0]
-	return merged
+	b.plan = decisions
+	return decisions
 }
 
 // checkSources returns the errors in what is measured and assigned, the first of

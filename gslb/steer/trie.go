@@ -17,17 +17,17 @@ type trie struct {
 	root  int32
 }
 
-// network is a prefix with its decision.
-type network struct {
-	prefix   netip.Prefix
+// decided is a network with its decision.
+type decided struct {
+	bits
 	decision int32
 }
 
 // newTrie builds the trie of networks, which are of one family, masked, unique
 // and sorted by address and then length. Addresses in none get outside. The nodes
 // are made in scratch first, so that the trie has no room to spare.
-func newTrie(networks []network, outside int32, scratch *[][2]int32) trie {
-	t := trie{nodes: (*scratch)[:0]}
+func newTrie(networks []decided, outside int32, scratch *[][2]int32) trie {
+	t := trie{nodes: slices.Grow((*scratch)[:0], len(networks))}
 	t.root = t.build(networks, 0, outside)
 	*scratch = t.nodes
 	t.nodes = slices.Clone(t.nodes)
@@ -37,8 +37,8 @@ func newTrie(networks []network, outside int32, scratch *[][2]int32) trie {
 // build returns the subtree at the given depth for the networks in it, which
 // share their first depth bits. inherited is the decision of the nearest network
 // around.
-func (t *trie) build(networks []network, depth int, inherited int32) int32 {
-	if len(networks) > 0 && networks[0].prefix.Bits() == depth {
+func (t *trie) build(networks []decided, depth int, inherited int32) int32 {
+	if len(networks) > 0 && int(networks[0].length) == depth {
 		inherited, networks = networks[0].decision, networks[1:]
 	}
 	if len(networks) == 0 {
@@ -56,12 +56,11 @@ func (t *trie) build(networks []network, depth int, inherited int32) int32 {
 
 // firstOne returns the index of the first network whose bit at depth is one, by
 // bisection: they are sorted and share the bits before.
-func firstOne(networks []network, depth int) int {
+func firstOne(networks []decided, depth int) int {
 	low, high := 0, len(networks)
 	for low < high {
-		middle := (low + high) / 2
-		b := newBits(networks[middle].prefix.Addr())
-		if b.at(depth) == 0 {
+		middle := int(uint(low+high) / 2)
+		if networks[middle].at(depth) == 0 {
 			low = middle + 1
 		} else {
 			high = middle
@@ -73,11 +72,7 @@ func firstOne(networks []network, depth int) int {
 // lookup returns the decision for an address of the trie's family and the
 // length of the widest prefix around it that has the same decision.
 func (t *trie) lookup(addr netip.Addr) (decision int32, length int) {
-	octets := addr.As16()
-	high, low := binary.BigEndian.Uint64(octets[:8]), binary.BigEndian.Uint64(octets[8:])
-	if addr.Is4() {
-		high = low << 32
-	}
+	high, low := words(addr)
 	n := t.root
 	for n >= 0 {
 		n = t.nodes[n][high>>63]
@@ -87,17 +82,32 @@ func (t *trie) lookup(addr netip.Addr) (decision int32, length int) {
 	return ^n, length
 }
 
-// bits are the bits of an address, the first of which is offset bits in.
+// bits are a prefix as bits: those of its address from the top of high on, and
+// how many of them count.
 type bits struct {
-	bytes  [16]byte
-	offset int
+	high, low uint64
+	length    uint8
 }
 
-func newBits(addr netip.Addr) bits {
-	return bits{addr.As16(), 128 - addr.BitLen()}
+func newBits(p netip.Prefix) bits {
+	high, low := words(p.Addr())
+	return bits{high, low, uint8(p.Bits())}
 }
 
-func (b *bits) at(i int) byte {
-	i += b.offset
-	return b.bytes[i/8] >> (7 - i%8) & 1
+// at returns the bit at a depth.
+func (b *bits) at(depth int) uint64 {
+	if depth < 64 {
+		return b.high >> (63 - depth) & 1
+	}
+	return b.low >> (127 - depth) & 1
+}
+
+// words returns the bits of an address from the top of high on.
+func words(addr netip.Addr) (high, low uint64) {
+	octets := addr.As16()
+	high, low = binary.BigEndian.Uint64(octets[:8]), binary.BigEndian.Uint64(octets[8:])
+	if addr.Is4() {
+		return low << 32, 0
+	}
+	return high, low
 }
