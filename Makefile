@@ -91,6 +91,11 @@ bench-dns: $(BIN) ## anyedge beside gdnsd, Knot and NSD: CPU per query and ratio
 	test/deps.sh bench
 	$(GO) run ./test/benchdns --out $(CACHE)/bench-dns.md
 
+.PHONY: bench-rebuild
+bench-rebuild: ## 1,000 PoPs, 10,000 names, 1,000,000 client networks: time and memory of a rebuild, latency meanwhile, with bars
+	@mkdir -p $(CACHE)
+	$(GO) run ./test/benchrebuild --out $(CACHE)/bench-rebuild.md
+
 .PHONY: soak
 soak: ## a worker under the race detector and random faults for SOAK (default 10m): no wrong byte, no leak
 	ANYEDGE_SOAK=$(SOAK) $(GO) test -race -count 1 -timeout 0 -v ./test/soak

@@ -122,7 +122,7 @@ func (n *Node) steer(now time.Time, must bool) error {
 	if !must && reflect.DeepEqual(pops, n.pops) {
 		return nil
 	}
-	table, err := steer.Build(steer.Input{Pops: pops, Clients: n.clients, Names: steerNames(n.cfg)})
+	table, err := BuildTable(steer.Input{Pops: pops, Clients: n.clients, Names: steerNames(n.cfg)})
 	if err != nil {
 		return err
 	}
@@ -162,7 +162,7 @@ func (n *Node) Reload(context.Context) error {
 		return err
 	}
 	pops := steerPops(cfg, n.fleet.View(), time.Now())
-	table, err := steer.Build(steer.Input{Pops: pops, Clients: clients, Names: steerNames(cfg)})
+	table, err := BuildTable(steer.Input{Pops: pops, Clients: clients, Names: steerNames(cfg)})
 	if err != nil {
 		return err
 	}

@@ -70,8 +70,8 @@ type Config struct {
 	Zones []Zone
 	// Sockets is how many UDP sockets each address has, between which the kernel
 	// spreads the clients, and threads that answer. Default GOMAXPROCS. The
-	// threads wait outside of the runtime's view: with one processor (P) more
-	// than there are sockets, it does not take theirs away meanwhile.
+	// threads wait outside of the runtime's view: with SpareProcessors more than
+	// there are sockets, it does not take theirs away meanwhile.
 	Sockets int
 	// Keys are those that messages may be signed with.
 	Keys []Key

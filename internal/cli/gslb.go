@@ -39,7 +39,7 @@ func runGSLB(c *invocation) error {
 	}
 	registry := ops.NewRegistry()
 	cores := runtime.GOMAXPROCS(0)
-	runtime.GOMAXPROCS(cores + 1) // see gslb.Config.Sockets
+	runtime.GOMAXPROCS(cores + gslb.SpareProcessors)
 	node, err := gslb.NewNode(gslb.NodeOptions{
 		File: *file, Config: cfg, Store: store, Sealer: sealer, Log: log, Registry: registry, Sockets: cores,
 	})
