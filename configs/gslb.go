@@ -40,6 +40,8 @@ type GSLB struct {
 	Geo *Geo `yaml:"geo"`
 	// Names are the steered names.
 	Names []SteeredName `yaml:"names"`
+	// Steering is how measured latency and load decide.
+	Steering Steering `yaml:"steering"`
 	// Admin is the operator's API. Default address 127.0.0.1:8601.
 	Admin Admin `yaml:"admin"`
 	// Log is the form and level of log lines.
@@ -176,14 +178,22 @@ type SteerPop struct {
 	Longitude float64 `yaml:"longitude" range:"-180..180"`
 	// Addresses answer A and AAAA queries. At least one.
 	Addresses []netip.Addr `yaml:"addresses" required:"true"`
+	// Anycast is true for addresses that no PoP has alone: those that all announce.
+	// They can answer while any PoP is up. Such an entry has no place. Default
+	// false.
+	Anycast bool `yaml:"anycast"`
 }
 
 // SteeredName is a name whose addresses are chosen per query.
 type SteeredName struct {
 	// Name is fully qualified and lies in one of the zones.
 	Name string `yaml:"name" required:"true" format:"domain"`
-	// Policy is nearest, weighted or failover.
-	Policy string `yaml:"policy" required:"true" enum:"nearest weighted failover"`
+	// Policy is how one of the answers is chosen: nearest by place, weighted by lot,
+	// failover by order, sticky by lot but the same for a client network each time,
+	// latency by measured round-trip time, capacity by a plan that keeps PoPs within
+	// their ceilings. Where capacity knows nothing it is latency, and latency
+	// nearest.
+	Policy string `yaml:"policy" required:"true" enum:"nearest weighted failover sticky latency capacity"`
 	// TTL of the answers, in whole seconds. Default 20s, 1s to 1h.
 	TTL Duration `yaml:"ttl" default:"20s" range:"1s..1h"`
 	// Answers are the candidates, at least one; for failover in order of
@@ -195,6 +205,6 @@ type SteeredName struct {
 type SteerAnswer struct {
 	// Pop names an entry of pops.
 	Pop string `yaml:"pop" required:"true"`
-	// Weight is its share under the weighted policy, 0 to 1000. Default 1.
+	// Weight is its share under the policies weighted and sticky, 0 to 1000. Default 1.
 	Weight *int `yaml:"weight" default:"1" range:"0..1000"`
 }

@@ -72,6 +72,7 @@ func (g *GSLB) check(d *document) {
 	for i := range g.Names {
 		g.Names[i].check(d, at("names").index(i), zones, pops)
 	}
+	g.checkSteering(d)
 }
 
 func (z *Zone) check(d *document, path at, keys []string) {
@@ -149,7 +150,7 @@ func (n *SteeredName) check(d *document, path at, zones map[string]bool, pops []
 			total += *a.Weight
 		}
 	}
-	if n.Policy == "weighted" && len(n.Answers) > 0 && total == 0 && !d.lostWithin(path.key("answers")) {
+	if (n.Policy == "weighted" || n.Policy == "sticky") && len(n.Answers) > 0 && total == 0 && !d.lostWithin(path.key("answers")) {
 		d.report(path.key("answers"), "at least one weight must be above 0")
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"os"
 	"reflect"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +19,8 @@ import (
 	"anyedge/configs"
 	"anyedge/gslb/geo"
 	"anyedge/gslb/steer"
+	"anyedge/gslb/steer/planner"
+	"anyedge/internal/audit"
 	"anyedge/internal/fleet"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,8 +28,8 @@ import (
 )
 
 // Node is a Server that follows the fleet: its steering table changes with the
-// reports of the nodes and with drains, and its zones, clients and names with
-// its config file.
+// reports of the nodes, with drains, overrides and what the nodes measure, and its
+// zones, clients and names with its config file.
 //
 // While the fleet store is out of reach, the answers stay as they were.
 type Node struct {
@@ -36,11 +40,17 @@ type Node struct {
 	// certificate is that of the encrypted transports, replaced by Reload; nil
 	// without them.
 	certificate *atomic.Pointer[tls.Certificate]
+	planning    *planning
+	audit       *audit.Log
 
 	mu      sync.Mutex // guards what follows
 	cfg     *configs.GSLB
 	clients []steer.Client
-	pops    []steer.Pop // of the table in force
+	outcome *planner.Outcome // of the last plan for the config's PoPs, nil before
+	// input is that of the table in force, expires when one of its overrides does;
+	// zero if none does.
+	input   steer.Input
+	expires time.Time
 }
 
 // NodeOptions is what a Node is made of.
@@ -56,7 +66,9 @@ type NodeOptions struct {
 
 // NewNode reads the zone files and the map of clients. It opens no sockets.
 func NewNode(o NodeOptions) (*Node, error) {
-	f, err := fleet.New(fleet.Config{Store: o.Store, Sealer: o.Sealer, Log: o.Log.With("part", "fleet"), Metrics: o.Registry})
+	f, err := fleet.New(fleet.Config{
+		Store: o.Store, Sealer: o.Sealer, FollowRTT: true, Log: o.Log.With("part", "fleet"), Metrics: o.Registry,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -74,6 +86,10 @@ func NewNode(o NodeOptions) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{server: server, fleet: f, log: o.Log, file: o.File, certificate: certificate, cfg: o.Config, clients: clients}
+	if n.audit, err = audit.Open(audit.Config{Log: o.Log.With("part", "audit")}); err != nil {
+		return nil, err
+	}
+	n.planning = newPlanning(n, newPlanMetrics(o.Registry))
 	return n, n.steer(time.Now(), true)
 }
 
@@ -86,6 +102,7 @@ func (n *Node) Run(ctx context.Context) error {
 	group.Go(func() error { return n.server.Run(ctx) })
 	group.Go(func() error { return n.fleet.Run(ctx) })
 	group.Go(func() error { n.follow(ctx); return nil })
+	group.Go(func() error { n.planning.run(ctx); return nil })
 	return group.Wait()
 }
 
@@ -102,6 +119,7 @@ func (n *Node) follow(ctx context.Context) {
 	defer ticker.Stop()
 	for {
 		view := n.fleet.View()
+		n.planning.heard(view)
 		if err := n.steer(time.Now(), false); err != nil {
 			n.log.Error("steering table not built, the last one stays", "error", err)
 		}
@@ -114,28 +132,74 @@ func (n *Node) follow(ctx context.Context) {
 	}
 }
 
-// steer builds the table anew if a PoP's state changed, or if it must.
+// steer builds the table anew if what it is made from has changed, or if it must.
 func (n *Node) steer(now time.Time, must bool) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	pops := steerPops(n.cfg, n.fleet.View(), now)
-	if !must && reflect.DeepEqual(pops, n.pops) {
+	in := n.tableInput(n.cfg, n.clients, now)
+	same := reflect.DeepEqual(in.Pops, n.input.Pops) && slices.Equal(in.Overrides, n.input.Overrides)
+	expired := !n.expires.IsZero() && !now.Before(n.expires)
+	if !must && same && !expired {
 		return nil
 	}
-	table, err := BuildTable(steer.Input{Pops: pops, Clients: n.clients, Names: steerNames(n.cfg)})
+	table, err := BuildTable(in)
 	if err != nil {
 		return err
 	}
 	if err := n.server.Update(table); err != nil {
 		return err
 	}
-	for i, p := range pops {
-		if i >= len(n.pops) || n.pops[i].State != p.State || n.pops[i].Drained != p.Drained {
+	moved := false
+	for i, p := range in.Pops {
+		if i >= len(n.input.Pops) || n.input.Pops[i].State != p.State || n.input.Pops[i].Drained != p.Drained {
 			n.log.Info("pop changed for the dns", "pop", p.Name, "state", p.State.String(), "drained", p.Drained)
+			moved = true
 		}
 	}
-	n.pops = pops
+	if moved {
+		n.planning.changed()
+	}
+	n.input, n.expires = in, table.NextExpiry()
 	return nil
+}
+
+// tableInput is what the table of a config is made from now.
+func (n *Node) tableInput(cfg *configs.GSLB, clients []steer.Client, now time.Time) steer.Input {
+	view := n.fleet.View()
+	in := steer.Input{
+		Pops: steerPops(cfg, view, now), Clients: clients, Names: steerNames(cfg), Overrides: steerOverrides(view, now), Now: now,
+	}
+	if o := n.outcome; o != nil && o.Fits(in.Pops) {
+		in.Measured, in.Rows, in.Assigned = o.Measured, o.Rows, o.Assigned
+	}
+	return in
+}
+
+// adopt puts a plan in force, and reports whether it did: not if it is about other
+// PoPs than the config has by now.
+func (n *Node) adopt(o *planner.Outcome) bool {
+	n.mu.Lock()
+	fits := slices.EqualFunc(n.cfg.Pops, o.Loads, func(a configs.SteerPop, b planner.Pop) bool { return a.Name == b.Name })
+	if fits {
+		n.outcome = o
+	}
+	n.mu.Unlock()
+	if !fits {
+		n.planning.changed()
+		return false
+	}
+	if err := n.steer(time.Now(), true); err != nil {
+		n.log.Error("steering table not built, the last one stays", "error", err)
+		return false
+	}
+	return true
+}
+
+// sources returns the config and the map of clients.
+func (n *Node) sources() (*configs.GSLB, []steer.Client) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.cfg, n.clients
 }
 
 func (n *Node) config() *configs.GSLB {
@@ -161,8 +225,8 @@ func (n *Node) Reload(context.Context) error {
 	if err := restartNeeded(old, cfg); err != nil {
 		return err
 	}
-	pops := steerPops(cfg, n.fleet.View(), time.Now())
-	table, err := BuildTable(steer.Input{Pops: pops, Clients: clients, Names: steerNames(cfg)})
+	in := n.tableInput(cfg, clients, time.Now())
+	table, err := BuildTable(in)
 	if err != nil {
 		return err
 	}
@@ -181,7 +245,11 @@ func (n *Node) Reload(context.Context) error {
 	if certificate != nil {
 		n.certificate.Store(certificate)
 	}
-	n.cfg, n.clients, n.pops = cfg, clients, pops
+	n.cfg, n.clients, n.input, n.expires = cfg, clients, in, table.NextExpiry()
+	if n.outcome != nil && !n.outcome.Fits(in.Pops) {
+		n.outcome = nil
+	}
+	n.planning.changed()
 	return nil
 }
 
@@ -338,12 +406,67 @@ func steerNames(cfg *configs.GSLB) []steer.Name {
 
 // steerPops says how the DNS sees each PoP of the config now.
 func steerPops(cfg *configs.GSLB, view *fleet.View, now time.Time) []steer.Pop {
+	ttl := cfg.Fleet.ReportTTL.Std()
 	pops := make([]steer.Pop, len(cfg.Pops))
 	for i, c := range cfg.Pops {
 		pops[i] = steer.Pop{Name: c.Name, Lat: c.Latitude, Lon: c.Longitude, Addresses: c.Addresses}
-		pops[i].State, pops[i].Drained = popState(c.Name, view, now, cfg.Fleet.ReportTTL.Std())
+		if !c.Anycast {
+			pops[i].State, pops[i].Drained = popState(c.Name, view, now, ttl)
+			pops[i].Note = popNote(c.Name, view, now, ttl)
+			continue
+		}
+		// Anycast is as good as the best PoP there is, and Up while one is.
+		_, pops[i].Drained = view.Drained("", c.Name, "", now)
+		pops[i].State, pops[i].Note = anycastState(view, now, ttl), "anycast"
 	}
 	return pops
+}
+
+// anycastState is the best state of all the fleet's PoPs.
+func anycastState(view *fleet.View, now time.Time, ttl time.Duration) steer.State {
+	best := steer.Down
+	if len(view.Reports) == 0 {
+		best = steer.Unknown
+	}
+	seen := make(map[string]bool)
+	for _, r := range view.Reports {
+		if seen[r.Pop] {
+			continue
+		}
+		seen[r.Pop] = true
+		switch state, drained := popState(r.Pop, view, now, ttl); {
+		case state == steer.Up && !drained:
+			return steer.Up
+		case state == steer.Unknown:
+			best = steer.Unknown
+		}
+	}
+	return best
+}
+
+// popNote says for people what a PoP's state is from. It tells no ages, so that it
+// changes with the state only.
+func popNote(pop string, view *fleet.View, now time.Time, ttl time.Duration) string {
+	var notes []string
+	if d, ok := view.Drained("", pop, "", now); ok {
+		notes = append(notes, strings.TrimSpace("drained by "+d.By+" "+d.Reason))
+	}
+	for _, r := range view.Reports {
+		if r.Pop != pop {
+			continue
+		}
+		note := r.Node + " " + r.State + " and " + r.Announcement
+		if !view.Fresh(r, now, ttl) {
+			note = r.Node + " is silent"
+		} else if _, ok := view.Drained(r.Node, r.Pop, r.Region, now); ok {
+			note += ", drained"
+		}
+		notes = append(notes, note)
+	}
+	if len(notes) == 0 {
+		return "no node reports"
+	}
+	return strings.Join(notes, "; ")
 }
 
 // popState is the best state of a PoP's nodes. A PoP is drained when a drain

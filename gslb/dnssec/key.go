@@ -106,6 +106,9 @@ type KeySet struct {
 	// Delete asks the parent to take all DS records of the zone away, by the CDS and
 	// CDNSKEY records of RFC 8078 section 4. Parent is empty then.
 	Delete bool
+	// TTL of the DNSKEY, CDS and CDNSKEY records, in whole seconds. Rollovers wait
+	// for it.
+	TTL time.Duration
 	// Until is when the set changes next; the zero Time means not by itself.
 	Until time.Time
 }

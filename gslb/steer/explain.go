@@ -52,7 +52,9 @@ type Figure struct {
 	Weight int     `json:"weight"`
 	KM     float64 `json:"km"`
 	RTT    float64 `json:"rtt_ms"`
-	Share  float64 `json:"share"` // of a plan
+	// Estimated is set by callers who know that RTT is not measured.
+	Estimated bool    `json:"estimated,omitempty"`
+	Share     float64 `json:"share"` // of a plan
 }
 
 // stage is a Stage of one family, or of all.
@@ -251,7 +253,10 @@ func (e Explanation) String() string {
 		if f.KM >= 0 {
 			known = append(known, fmt.Sprintf("%.0f km", f.KM))
 		}
-		if f.RTT >= 0 {
+		switch {
+		case f.RTT >= 0 && f.Estimated:
+			known = append(known, fmt.Sprintf("%.1f ms by distance", f.RTT))
+		case f.RTT >= 0:
 			known = append(known, fmt.Sprintf("%.1f ms", f.RTT))
 		}
 		if f.Share >= 0 {

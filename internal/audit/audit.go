@@ -51,6 +51,9 @@ const (
 	Undrain       Act = "undrain"
 	Override      Act = "override"
 	ClearOverride Act = "clear_override"
+	// Of what steers clients:
+	SteerOverride      Act = "steer_override"
+	ClearSteerOverride Act = "clear_steer_override"
 	Reload        Act = "reload" // of the config
 	Rollout       Act = "rollout"
 	// Of the sessions with upstream routers:

@@ -26,6 +26,7 @@
 //	                          Drain of one prefix
 //	state/overrides/SCOPE/NAME
 //	                          Override; followed by /ADDRESS_LENGTH for one prefix
+//	state/steer-overrides/SUM SteerOverride
 //	state/leases              the document of withdraw leases, wishes for one, and a freeze
 //	state/holders/NODE        proof that NODE's lease, or wish, is alive, bound to its session
 //	state/ring                ticket keys, sealed

@@ -15,20 +15,21 @@ import (
 
 // Keys of the store; the package comment has the table.
 const (
-	prefixReports      = "reports/"
-	prefixState        = "state/"
-	prefixDrains       = prefixState + "drains/"
-	prefixPrefixDrains = prefixState + "prefix-drains/"
-	prefixOverrides    = prefixState + "overrides/"
-	prefixHolders      = prefixState + "holders/"
-	prefixInventory    = prefixState + "inventory/"
-	keyLeases          = prefixState + "leases"
-	keyRing            = prefixState + "ring"
-	keyRollout         = prefixState + "rollout"
-	prefixDocuments    = "documents/"
-	prefixRTT          = "rtt/"
-	keyPlan            = "plan"
-	prefixZoneKeys     = "dnssec/"
+	prefixReports        = "reports/"
+	prefixState          = "state/"
+	prefixDrains         = prefixState + "drains/"
+	prefixPrefixDrains   = prefixState + "prefix-drains/"
+	prefixOverrides      = prefixState + "overrides/"
+	prefixSteerOverrides = prefixState + "steer-overrides/"
+	prefixHolders        = prefixState + "holders/"
+	prefixInventory      = prefixState + "inventory/"
+	keyLeases            = prefixState + "leases"
+	keyRing              = prefixState + "ring"
+	keyRollout           = prefixState + "rollout"
+	prefixDocuments      = "documents/"
+	prefixRTT            = "rtt/"
+	keyPlan              = "plan"
+	prefixZoneKeys       = "dnssec/"
 )
 
 // A write that got no answer, or met another writer, is tried again this often,

@@ -350,6 +350,10 @@ func (f *Fleet) decode(e Entry) (kind string, value any, err error) {
 		value, err = decodeOverride(e.Key, e.Value)
 		return kindOverride, value, err
 	}
+	if strings.HasPrefix(e.Key, prefixSteerOverrides) {
+		value, err = decodeSteerOverride(e.Key, e.Value)
+		return kindOverride, value, err
+	}
 	if pool, ok := strings.CutPrefix(e.Key, prefixInventory); ok {
 		if err := checkName("pool", pool); err != nil {
 			return kindInventory, nil, err
@@ -398,7 +402,7 @@ func reportsPart(v *View, list []kept) {
 
 // statePart fills in what comes from prefixState.
 func statePart(v *View, list []kept) {
-	v.Overrides = nil
+	v.Overrides, v.SteerOverrides = nil, nil
 	v.Drains, v.PrefixDrains, v.Leases, v.Ring, v.RingIndex, v.Rollout = nil, nil, Leases{}, nil, 0, nil
 	v.Inventory = make(map[string][]Backend)
 	holders := make(map[string]Entry)
@@ -417,6 +421,8 @@ func statePart(v *View, list []kept) {
 			}
 		case Override:
 			v.Overrides = append(v.Overrides, good)
+		case SteerOverride:
+			v.SteerOverrides = append(v.SteerOverrides, good)
 		case []Backend:
 			v.Inventory[strings.TrimPrefix(item.entry.Key, prefixInventory)] = good
 		case Leases:
@@ -443,4 +449,5 @@ func statePart(v *View, list []kept) {
 	slices.SortFunc(v.Drains, compareDrains)
 	slices.SortFunc(v.PrefixDrains, comparePrefixDrains)
 	slices.SortFunc(v.Overrides, compareOverrides)
+	slices.SortFunc(v.SteerOverrides, compareSteerOverrides)
 }

@@ -61,14 +61,7 @@ func (o Override) Validate() error {
 		}
 		errs = append(errs, checkText(what, text))
 	}
-	switch span := o.Until.Sub(o.At); {
-	case o.Until.IsZero() || o.At.IsZero():
-		errs = append(errs, errors.New("until: an override has a begin and an end"))
-	case span <= 0:
-		errs = append(errs, errors.New("until: the end is not after the begin"))
-	case span > MaxOverride:
-		errs = append(errs, fmt.Errorf("until: %s is longer than %s", span, MaxOverride))
-	}
+	errs = append(errs, checkSpan(o.At, o.Until))
 	withdraw, prefix := o.Action == ActionWithdraw, o.Prefix.IsValid()
 	switch {
 	case prefix && withdraw && !o.Force:
@@ -79,6 +72,19 @@ func (o Override) Validate() error {
 		errs = append(errs, errors.New("force: the whole fleet is not withdrawn by force; name a region, a PoP or a node"))
 	}
 	return errors.Join(errs...)
+}
+
+// checkSpan checks when an override begins and ends.
+func checkSpan(at, until time.Time) error {
+	switch span := until.Sub(at); {
+	case until.IsZero() || at.IsZero():
+		return errors.New("until: an override has a begin and an end")
+	case span <= 0:
+		return errors.New("until: the end is not after the begin")
+	case span > MaxOverride:
+		return fmt.Errorf("until: %s is longer than %s", span, MaxOverride)
+	}
+	return nil
 }
 
 // checkKey checks what an override is found by.

@@ -27,8 +27,10 @@ type View struct {
 	PrefixDrains []Drain
 	// Overrides are by Scope, Name and Prefix; those that have run out included.
 	Overrides []Override
-	Leases    Leases // only those that are alive
-	Inventory map[string][]Backend
+	// SteerOverrides are by At; those that have run out included.
+	SteerOverrides []SteerOverride
+	Leases         Leases // only those that are alive
+	Inventory      map[string][]Backend
 
 	// Ring is the ring of ticket keys in clear; nil if there is none. It is a
 	// secret: it goes into no log and no answer.

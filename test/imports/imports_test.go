@@ -46,14 +46,16 @@ var allowed = map[string][]string{
 	"bgp/bfd":    {},
 	"bgp/shield": {},
 
-	"gslb":        {"configs", "gslb/dnssec", "gslb/geo", "gslb/steer", "internal/fleet"},
+	"gslb":        {"configs", "gslb/dnssec", "gslb/geo", "gslb/steer", "gslb/steer/assign", "gslb/steer/planner", "gslb/steer/rtt", "internal/audit", "internal/fleet"},
+	// The node in it puts the pure parts of steering together.
 	"gslb/dnssec": {},
 	"gslb/geo":    {"gslb/steer"},
 	"gslb/steer":  {},
 	// What is decided off the query path; the table takes what comes of it.
-	"gslb/steer/assign": {},
-	"gslb/steer/rtt":    {},
-	"gslb/steer/world":  {"gslb/steer/assign"},
+	"gslb/steer/assign":  {},
+	"gslb/steer/planner": {"gslb/steer", "gslb/steer/assign", "gslb/steer/rtt"},
+	"gslb/steer/rtt":     {},
+	"gslb/steer/world":   {"gslb/steer/assign"},
 
 	"origin":      {"internal/health"},
 	"origin/demo": {},
@@ -89,6 +91,7 @@ var pure = map[string][]string{
 	"gslb/dnssec":        {"net", "net/http", "os"},
 	"gslb/steer":         {"net", "net/http", "os", "log/slog"},
 	"gslb/steer/assign":  {"net", "net/http", "os", "log/slog"},
+	"gslb/steer/planner": {"net", "net/http", "os", "log/slog"},
 	"gslb/steer/rtt":     {"net", "net/http", "os", "log/slog"},
 	"gslb/steer/world":   {"net", "net/http", "os", "log/slog"},
 	"internal/health":    {"net", "net/http", "os", "log/slog"},

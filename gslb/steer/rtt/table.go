@@ -2,6 +2,7 @@ package rtt
 
 import (
 	"cmp"
+	"iter"
 	"math"
 	"net/netip"
 	"slices"
@@ -74,6 +75,22 @@ func (t *Table) Networks() []netip.Prefix {
 	return all
 }
 
+// All yields what is known, network by network in their order, and within one by
+// PoP.
+func (t *Table) All() iter.Seq[Measure] {
+	return func(yield func(Measure) bool) {
+		for i := range t.cells {
+			if !yield(t.cells[i].measure()) {
+				return
+			}
+		}
+	}
+}
+
+func (c *measured) measure() Measure {
+	return Measure{int(c.pop), time.Duration(math.Exp(float64(c.log)) * 1000), c.prefix, float64(c.weight)}
+}
+
 // Measure is the RTT from a client to a PoP.
 type Measure struct {
 	Pop int // index of Table.Pops
@@ -107,7 +124,7 @@ func (t *Table) Lookup(dst []Measure, client netip.Prefix) []Measure {
 			if slices.ContainsFunc(dst[known:], func(m Measure) bool { return m.Pop == int(c.pop) }) {
 				continue
 			}
-			dst = append(dst, Measure{int(c.pop), time.Duration(math.Exp(float64(c.log)) * 1000), network, float64(c.weight)})
+			dst = append(dst, c.measure())
 		}
 	}
 	return dst

@@ -1,0 +1,287 @@
+package gslb
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"anyedge/configs"
+	"anyedge/gslb/steer"
+	"anyedge/gslb/steer/planner"
+	"anyedge/gslb/steer/rtt"
+	"anyedge/internal/fleet"
+)
+
+const (
+	// replanPause is the least time between two plans.
+	replanPause = time.Second
+	// publishTimeout bounds publishing a plan.
+	publishTimeout = 5 * time.Second
+)
+
+// planning is a Node's making of plans, off the path of queries. It has one
+// goroutine, and hands what it makes to the steering table.
+type planning struct {
+	node    *Node
+	planner *planner.Planner
+	m       *planMetrics
+	wake    chan struct{} // of capacity 1: PoPs came or went, or measurements
+	sources atomic.Int64  // nodes whose measurements the last plan had
+
+	// Of the goroutine:
+	cfg     *configs.GSLB // that planner has
+	mode    planner.Mode
+	failing bool // to publish
+}
+
+func newPlanning(n *Node, m *planMetrics) *planning {
+	return &planning{node: n, planner: planner.New(plannerConfig(n.cfg)), m: m, wake: make(chan struct{}, 1), cfg: n.cfg, mode: planner.None}
+}
+
+func plannerConfig(cfg *configs.GSLB) planner.Config {
+	s := cfg.Steering
+	return planner.Config{
+		Target: s.TargetLoad.Fraction(), Hysteresis: s.Hysteresis.Std(), MoveCap: s.MoveCap.Fraction(),
+		Interval: s.Interval.Std(), ShedFrom: s.ShedFrom.Fraction(), ShedTo: s.ShedTo.Fraction(),
+	}
+}
+
+// changed has a plan made before its time.
+func (p *planning) changed() {
+	select {
+	case p.wake <- struct{}{}:
+	default: // it is known already
+	}
+}
+
+// heard has a plan made when more or fewer nodes measure than the last one knew.
+func (p *planning) heard(view *fleet.View) {
+	if int64(len(view.RTT)) != p.sources.Load() {
+		p.changed()
+	}
+}
+
+// run makes a plan each interval by the clock, so that all DNS nodes do at the
+// same time, and between when something came or went.
+func (p *planning) run(ctx context.Context) {
+	for {
+		now := time.Now()
+		interval := p.node.config().Steering.Interval.Std()
+		timer := time.NewTimer(now.Truncate(interval).Add(interval).Sub(now))
+		turn := false
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+			turn = true
+		case <-p.wake:
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return
+		}
+		p.step(ctx, time.Now(), turn)
+		pause := time.NewTimer(replanPause)
+		select {
+		case <-ctx.Done():
+		case <-pause.C:
+		}
+		pause.Stop()
+	}
+}
+
+// step makes the next plan, puts it in force and publishes it.
+func (p *planning) step(ctx context.Context, now time.Time, turn bool) {
+	n := p.node
+	cfg, clients := n.sources()
+	if cfg != p.cfg {
+		p.planner.Reset(plannerConfig(cfg))
+		p.cfg = cfg
+	}
+	view := n.fleet.View()
+	p.sources.Store(int64(len(view.RTT)))
+	if !slices.ContainsFunc(cfg.Names, func(c configs.SteeredName) bool { return c.Measured() }) {
+		return
+	}
+	in := planInput(cfg, view, now)
+	in.Clients = clients
+	outcome, err := p.planner.Rows(in), error(nil)
+	if slices.ContainsFunc(cfg.Names, func(c configs.SteeredName) bool { return c.Planned() }) {
+		outcome, err = p.planner.Step(in, turn)
+	}
+	if err != nil {
+		n.log.Error("no plan made, the last one stays", "error", err)
+		return
+	}
+	if outcome.Mode != p.mode {
+		n.log.Info("steering plan changed its mode", "mode", string(outcome.Mode), "before", string(p.mode), "known_load", outcome.Known)
+		p.mode = outcome.Mode
+	}
+	if !n.adopt(outcome) {
+		return
+	}
+	p.m.set(outcome, time.Since(now), reportOf(cfg, outcome))
+	p.publish(ctx, cfg, outcome)
+}
+
+// publish tells the fleet what a plan comes to, if it is made of measured demand:
+// those who guard the fleet go by it.
+func (p *planning) publish(ctx context.Context, cfg *configs.GSLB, o *planner.Outcome) {
+	if o.Mode != planner.Solved {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	_, err := p.node.fleet.PublishPlan(ctx, fleetPlan(cfg, o))
+	if (err != nil) != p.failing {
+		if p.failing = err != nil; p.failing {
+			p.node.log.Warn("plan not published, retrying with the next", "error", err)
+		} else {
+			p.node.log.Info("plan published")
+		}
+	}
+}
+
+// fleetPlan is what the fleet is told of a plan.
+func fleetPlan(cfg *configs.GSLB, o *planner.Outcome) fleet.Plan {
+	plan := fleet.Plan{By: cfg.Node.Name, At: o.At, Interval: int(cfg.Steering.Interval.Std() / time.Second), Unit: planUnit}
+	r := reportOf(cfg, o)
+	for i := range r.Pops {
+		pop := fleet.PlanPop{Pop: r.Pops[i].Name, Utilization: min(r.Pops[i].Utilization, fleet.MaxUtilization)}
+		if l := r.Pops[i].Lost; l != nil {
+			pop.Lost = &fleet.PlanLoss{Worst: l.Worst, Utilization: min(l.Utilization, fleet.MaxUtilization), Holds: l.Holds}
+		}
+		plan.Pops = append(plan.Pops, pop)
+	}
+	return plan
+}
+
+// planInput is what a plan is made from now, but for the map of clients.
+func planInput(cfg *configs.GSLB, view *fleet.View, now time.Time) planner.Input {
+	in := planner.Input{Now: now}
+	states := steerPops(cfg, view, now)
+	names := make([]string, len(cfg.Pops))
+	anyUp := slices.ContainsFunc(states, func(p steer.Pop) bool { return p.State == steer.Up && !p.Drained })
+	for i, c := range cfg.Pops {
+		names[i] = c.Name
+		pop := planner.Pop{Name: c.Name, Lat: c.Latitude, Lon: c.Longitude, Anycast: c.Anycast}
+		// As the table does: unknown PoPs are for when none is known to be up.
+		pop.Open = !states[i].Drained && (states[i].State == steer.Up || states[i].State == steer.Unknown && !anyUp)
+		if !c.Anycast {
+			pop.Load, pop.Ceiling, pop.At = popLoad(c.Name, view, now)
+		}
+		in.Pops = append(in.Pops, pop)
+	}
+	var snapshots []rtt.Snapshot
+	for _, r := range view.RTT {
+		if now.Sub(r.At) > cfg.Steering.RTTMaxAge.Std() {
+			continue
+		}
+		if s, err := rtt.Decode(r.Data); err == nil { // else another version's
+			snapshots = append(snapshots, s)
+		}
+	}
+	in.Measured = rtt.Merge(now, names, snapshots)
+	return in
+}
+
+// popLoad sums up what the nodes of a PoP carry and could carry. A node whose
+// ceiling is not known can carry what it does. What a drained node could carry is
+// not for clients.
+func popLoad(pop string, view *fleet.View, now time.Time) (load, ceiling float64, at time.Time) {
+	known := false
+	for _, r := range view.Reports {
+		if r.Pop != pop || r.Standby {
+			continue
+		}
+		l, c := r.Load()
+		load += l
+		if r.At.After(at) {
+			at = r.At
+		}
+		if _, drained := view.Drained(r.Node, r.Pop, r.Region, now); !drained && r.State != fleet.StateUnhealthy {
+			known = known || c > 0
+			if c == 0 {
+				c = l
+			}
+			ceiling += c
+		}
+	}
+	if !known {
+		ceiling = 0
+	}
+	return load, ceiling, at
+}
+
+// Explanation is a decision, stage by stage, and the plan's word on lost PoPs.
+type Explanation struct {
+	steer.Explanation
+	// Plan says how the plan in force came about; empty if the policy asks for
+	// none.
+	Plan string `json:"plan,omitempty"`
+	// Connections are how many, decayed, the measured times of this client are the
+	// mean of, by PoP.
+	Connections map[string]float64 `json:"connections,omitempty"`
+	// Losses are the plan's answers for Explanation.Without.
+	Losses []LostPop `json:"losses,omitempty"`
+}
+
+// Explain decides as the table in force would, taking some PoPs as lost, and says
+// how. It takes about a second where networks are a million.
+func (n *Node) Explain(name string, family steer.Family, client netip.Prefix, without []string) (Explanation, error) {
+	n.mu.Lock()
+	in, outcome, cfg := n.input, n.outcome, n.cfg
+	n.mu.Unlock()
+	q := steer.Query{Name: steer.Canonical(name), Family: family, Client: client}
+	in.Names = slices.DeleteFunc(slices.Clone(in.Names), func(c steer.Name) bool { return steer.Canonical(c.Name) != q.Name })
+	planned := outcome != nil && len(in.Names) == 1 && in.Names[0].Policy == steer.Capacity
+	if planned {
+		var err error
+		if in.Assigned, err = outcome.Without(without); err != nil {
+			return Explanation{}, err
+		}
+	}
+	table, err := steer.Build(in)
+	if err != nil {
+		return Explanation{}, err
+	}
+	e := Explanation{}
+	if e.Explanation, err = table.Explain(q, without...); err != nil {
+		return Explanation{}, err
+	}
+	if outcome == nil {
+		return e, nil
+	}
+	e.measured(cfg, n.fleet.View())
+	if planned {
+		r := reportOf(cfg, outcome)
+		e.Plan = r.Summary
+		for _, p := range r.Pops {
+			if p.Lost != nil && slices.Contains(without, p.Name) {
+				e.Losses = append(e.Losses, *p.Lost)
+			}
+		}
+	}
+	return e, nil
+}
+
+// measured tells round-trip times that were measured from those that are estimated
+// by distance.
+func (e *Explanation) measured(cfg *configs.GSLB, view *fleet.View) {
+	if !e.Client.IsValid() {
+		return
+	}
+	in := planInput(cfg, view, time.Now())
+	known := in.Measured.Lookup(nil, e.Client)
+	for i := range e.Figures {
+		f := &e.Figures[i]
+		at := slices.IndexFunc(known, func(m rtt.Measure) bool { return in.Pops[m.Pop].Name == f.Pop })
+		if f.Estimated = at < 0 && f.RTT >= 0; at >= 0 && f.RTT >= 0 {
+			if e.Connections == nil {
+				e.Connections = make(map[string]float64)
+			}
+			e.Connections[f.Pop] = known[at].Weight
+		}
+	}
+}
