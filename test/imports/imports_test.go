@@ -46,7 +46,7 @@ var allowed = map[string][]string{
 	"bgp/bfd":    {},
 	"bgp/shield": {},
 
-	"gslb":        {"configs", "gslb/dnssec", "gslb/geo", "gslb/steer", "gslb/steer/assign", "gslb/steer/planner", "gslb/steer/rtt", "internal/audit", "internal/fleet"},
+	"gslb": {"configs", "gslb/dnssec", "gslb/geo", "gslb/steer", "gslb/steer/assign", "gslb/steer/planner", "gslb/steer/rtt", "internal/audit", "internal/fleet"},
 	// The node in it puts the pure parts of steering together.
 	"gslb/dnssec": {},
 	"gslb/geo":    {"gslb/steer"},
