@@ -14,6 +14,7 @@ locals {
     health    = var.health
     guard     = var.guard
     drain     = var.drain
+    measure   = var.measure
     worker    = var.worker
     admin     = { address = var.admin_address }
     log       = var.log

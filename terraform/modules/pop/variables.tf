@@ -274,6 +274,21 @@ variable "drain" {
   nullable = false
 }
 
+variable "measure" {
+  description = "What is measured about clients, for the DNS nodes to steer by."
+  type = object({
+    rtt         = optional(bool)
+    min_clients = optional(number)
+  })
+  default  = {}
+  nullable = false
+
+  validation {
+    condition     = coalesce(var.measure.min_clients, 8) >= 2 && coalesce(var.measure.min_clients, 8) <= 48
+    error_message = "measure.min_clients is within 2 and 48."
+  }
+}
+
 variable "worker" {
   description = "Bounds of the worker process."
   type = object({

@@ -96,6 +96,14 @@ run "refuses_a_place_off_the_globe" {
   expect_failures = [var.node]
 }
 
+run "refuses_to_name_a_single_client" {
+  command = plan
+  variables {
+    measure = { min_clients = 1 }
+  }
+  expect_failures = [var.measure]
+}
+
 run "refuses_an_address_without_a_port" {
   command = plan
   variables {
