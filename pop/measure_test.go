@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,7 +27,7 @@ type measuring struct {
 	stop func()
 }
 
-func measure(t *testing.T, store fleet.Store, node, pop string) *measuring {
+func measure(t *testing.T, store fleet.Store, node, pop string, more ...string) *measuring {
 	t.Helper()
 	sealer, err := fleet.ParseKeys([]byte(sealingKey))
 	if err != nil {
@@ -36,7 +37,7 @@ func measure(t *testing.T, store fleet.Store, node, pop string) *measuring {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := parse(t, testConfig, "name: fra-1, pop: fra", "name: "+node+", pop: "+pop)
+	cfg := parse(t, testConfig+strings.Join(more, "\n"), "name: fra-1, pop: fra", "name: "+node+", pop: "+pop)
 	m := &measuring{measurer: newMeasurer(f, store, cfg, quiet, nil)}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -155,6 +156,31 @@ func TestRTTReachesTheDNS(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 	})
+}
+
+// The config says how few clients a network may have to be named.
+func TestMinClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleet.NewMemory()
+		dns := reader(t, store)
+		for pop, clients := range map[string]string{"fra": "48", "iad": "4"} {
+			m := measure(t, store, pop+"-1", pop, "measure: {min_clients: "+clients+"}")
+			m.sees("203.0.113.0/24", 6, 10*time.Millisecond)
+			m.sees("198.51.100.0/24", 3, 10*time.Millisecond)
+			m.sees("192.0.2.0/24", 200, 10*time.Millisecond)
+		}
+		time.Sleep(rttEvery + 30*time.Second)
+		expect(t, dns, "203.0.113.0/24", "iad 10 203.0.113.0/24")
+		expect(t, dns, "198.51.100.0/24")
+		expect(t, dns, "192.0.2.0/24", "fra 10 192.0.2.0/24", "iad 10 192.0.2.0/24")
+	})
+}
+
+// What a report calls a resource is what the fleet's arithmetic looks for.
+func TestReportsSpeakOfTheSameResources(t *testing.T) {
+	if fleet.ResourceConnections != proxy.ResourceConnections || fleet.ResourceCPU != proxy.ResourceCPU {
+		t.Errorf("%s and %s, %s and %s", fleet.ResourceConnections, proxy.ResourceConnections, fleet.ResourceCPU, proxy.ResourceCPU)
+	}
 }
 
 // A node that starts again goes on from what it knew; of one that is gone for good

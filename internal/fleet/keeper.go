@@ -93,8 +93,8 @@ func (f *Fleet) fillStale(ctx context.Context, k *keeper) {
 	}
 }
 
-// follow streams all sources and takes the store's pulse until one of them
-// fails or ctx is done, and returns the first error. They end together: a
+// follow streams all sources and takes the store's pulse until one of them, but
+// for those aside, fails or ctx is done, and returns the first error. They end together: a
 // stream may wait on a connection whose other end is gone, or wait for an index
 // that a store which was replaced will not reach for long.
 func (f *Fleet) follow(ctx context.Context, k *keeper) error {
@@ -102,7 +102,13 @@ func (f *Fleet) follow(ctx context.Context, k *keeper) error {
 	defer stop(nil)
 	var running sync.WaitGroup
 	for _, src := range k.sources {
-		running.Go(func() { stop(f.stream(ctx, k, src)) })
+		running.Go(func() {
+			if src.aside {
+				f.streamAside(ctx, k, src)
+			} else {
+				stop(f.stream(ctx, k, src))
+			}
+		})
 	}
 	running.Go(func() { stop(f.pulse(ctx)) })
 	running.Wait()
@@ -134,6 +140,20 @@ func (f *Fleet) stream(ctx context.Context, k *keeper, src *source) error {
 	return err
 }
 
+// streamAside streams src, again and again until ctx is done: what cannot be read
+// of it costs nothing else.
+func (f *Fleet) streamAside(ctx context.Context, k *keeper, src *source) {
+	for failures := 0; ; failures++ {
+		err := f.stream(ctx, k, src)
+		if sleep(ctx, backoff(failures)) != nil {
+			return
+		}
+		if failures == 0 {
+			f.log.Warn("part of the fleet store not read, retrying", "prefix", src.prefix, "error", err)
+		}
+	}
+}
+
 // backoff is the pause after a failure with this many before it.
 func backoff(failures int) time.Duration {
 	return jitter(min(retryFirst<<min(failures, 10), retryMost))
@@ -162,7 +182,7 @@ type source struct {
 	pace   time.Duration
 	kept   map[string]kept // by key, as of the last reading; nil before the first
 	fresh  bool            // read since the store was last lost
-	aside  bool            // a View is connected without it
+	aside  bool            // a View is connected without it, and stays so when it fails
 	part   func(*View, []kept)
 }
 

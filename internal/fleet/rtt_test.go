@@ -12,6 +12,7 @@ import (
 
 	"anyedge/internal/fleet"
 	"anyedge/internal/fleet/consultest"
+	"anyedge/internal/fleet/fleettest"
 )
 
 func roundTrips(node, data string) fleet.RTT {
@@ -136,6 +137,45 @@ func TestViewOfRTT(t *testing.T) {
 			t.Errorf("who did not ask has %+v", v)
 		}
 	})
+}
+
+// A DNS node that cannot read round-trip times knows everything else, and reads
+// them when it can.
+func TestViewWithoutRTT(t *testing.T) {
+	for _, fault := range []fleettest.Fault{fleettest.Lost, fleettest.Hang} {
+		synctest.Test(t, func(t *testing.T) {
+			memory := fleet.NewMemory()
+			faults := fleettest.NewFaults(memory)
+			faults.Set(func(_ fleettest.Op, key string) fleettest.Fault {
+				if strings.HasPrefix(key, "rtt/") {
+					return fault
+				}
+				return fleettest.None
+			})
+			f, err := fleet.New(fleet.Config{Store: faults, Sealer: sealer(t, keyLine(1)), FollowRTT: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- f.Run(ctx) }()
+			defer func() { cancel(); <-done }()
+			connected := await(t, f, "the store", time.Second, func(v *fleet.View) bool { return v.Connected })
+			s := session(t, memory)
+			if err := newFleet(t, memory).PublishRTT(ctx, s, roundTrips("fra-1", "f")); err != nil {
+				t.Fatal(err)
+			}
+			if err := newFleet(t, memory).PutReport(ctx, s, report("fra-1")); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Minute)
+			if v := f.View(); len(v.Reports) != 1 || v.RTT != nil || !v.Connected || v.ConnectedSince != connected.ConnectedSince {
+				t.Errorf("fault %d: %+v", fault, v)
+			}
+			faults.Set(nil)
+			await(t, f, "round-trip times", time.Minute, func(v *fleet.View) bool { return len(v.RTT) == 1 })
+		})
+	}
 }
 
 // A real Consul takes a snapshot of the greatest size under an hour's session, lets
