@@ -3,7 +3,9 @@
 //
 //	make conformance-dns
 //
-// One test asks the questions of RFC 8906 section 8 with dig. The other makes
+// One test asks the questions of RFC 8906 section 8 with dig. Another has Unbound,
+// which caches by client subnet (RFC 7871), ask for thousands of clients: none may
+// get an answer that was meant for others. A third makes
 // zones at random, of all kinds of names that RFC 1034 section 4.3.2 tells apart,
 // serves them with anyedge, Knot and NSD, and compares the answers to thousands
 // of questions for names in, beside and below what is there. The package has
