@@ -114,6 +114,58 @@ func TestClientSubnet(t *testing.T) {
 	}
 }
 
+// Addresses of either family depend on where a client of either family is; nothing
+// else does, and the option comes back with every kind of answer.
+func TestClientSubnetWithOtherTypes(t *testing.T) {
+	v := testView(t)
+	for _, tt := range []struct {
+		name   string
+		qtype  uint16
+		subnet string
+		scope  byte
+		rcode  int
+		tc     bool
+		answer string // "" for none
+	}{
+		{"www", dns.TypeAAAA, "198.51.100.0/24", 24, dns.RcodeSuccess, false, "2001:db8::1"},
+		{"www", dns.TypeAAAA, "2001:db8:a::/48", 48, dns.RcodeSuccess, false, "2001:db8::2"},
+		{"www", dns.TypeA, "2001:db8:a::/48", 48, dns.RcodeSuccess, false, "192.0.2.2"},
+		{"www", dns.TypeTXT, "198.51.100.0/24", 0, dns.RcodeSuccess, false, ""},
+		{"www", dns.TypeANY, "198.51.100.0/24", 0, dns.RcodeSuccess, false, ""},
+		{"v4only", dns.TypeAAAA, "198.51.100.0/24", 0, dns.RcodeSuccess, false, ""},
+		{"x.child", dns.TypeA, "198.51.100.0/24", 0, dns.RcodeSuccess, false, ""}, // a referral
+		{"large", dns.TypeTXT, "198.51.100.0/24", 0, dns.RcodeSuccess, true, ""},
+		{"nope", dns.TypeAAAA, "2001:db8:a::/48", 0, dns.RcodeNameError, false, ""},
+		{"www.elsewhere", dns.TypeAXFR, "198.51.100.0/24", 0, dns.RcodeRefused, false, ""},
+	} {
+		q := withSubnet(tt.name+".edge.example", subnet(tt.subnet))
+		q.Question[0].Qtype = tt.qtype
+		wire, err := q.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := v.respond(request{msg: wire, from: netip.MustParseAddr("203.0.113.1")})
+		got := unpack(t, out.msg)
+		want := subnet(tt.subnet)
+		want[3] = tt.scope
+		if raw := rawSubnet(t, out.msg); !bytes.Equal(raw, want) || got.Rcode != tt.rcode || got.Truncated != tt.tc {
+			t.Errorf("%s %s for %s: option %x, want %x: %v", tt.name, dns.Type(tt.qtype), tt.subnet, raw, want, got)
+		}
+		address := ""
+		for _, rr := range got.Answer {
+			switch rr := rr.(type) {
+			case *dns.A:
+				address = rr.A.String()
+			case *dns.AAAA:
+				address = rr.AAAA.String()
+			}
+		}
+		if address != tt.answer {
+			t.Errorf("%s %s for %s: %s, want %q", tt.name, dns.Type(tt.qtype), tt.subnet, address, tt.answer)
+		}
+	}
+}
+
 func TestWithoutSubnetTheResolverIsTheClient(t *testing.T) {
 	v := testView(t)
 	for from, want := range map[string]string{"198.51.100.1": "192.0.2.1", "203.0.113.1": "192.0.2.2", "2001:db8:a::1": "192.0.2.2"} {
