@@ -21,6 +21,9 @@ const (
 	metricTransfers   = "anyedge_gslb_zone_transfers_total"
 	metricUpdates     = "anyedge_gslb_updates_total"
 	metricTableAge    = "anyedge_gslb_table_age_seconds"
+	metricRingAge     = "anyedge_gslb_dnssec_ring_age_seconds"
+	metricWaiting     = "anyedge_gslb_dnssec_waiting"
+	metricKeyErrors   = "anyedge_gslb_dnssec_errors_total"
 	metricZonesAge    = "anyedge_gslb_zones_age_seconds"
 	metricSignatures  = "anyedge_gslb_signatures_total"
 	metricSignHits    = "anyedge_gslb_signature_cache_hits_total"
@@ -44,6 +47,9 @@ type metrics struct {
 	connections prometheus.Gauge
 	updates     *prometheus.CounterVec
 	transfers   *prometheus.CounterVec
+	ringAge     *prometheus.GaugeVec
+	waiting     *prometheus.GaugeVec
+	keyErrors   *prometheus.CounterVec
 
 	signatures, signatureHits, signatureErrors prometheus.Counter
 
@@ -73,6 +79,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Open TCP connections."}),
 		transfers: f.NewCounterVec(counter(metricTransfers,
 			"Copies of zones taken from their primaries, and attempts to that failed."), []string{"result"}),
+		ringAge: f.NewGaugeVec(prometheus.GaugeOpts{Name: metricRingAge,
+			Help: "Time since the fleet's store was last seen to have the ring of keys that a zone is signed by."}, []string{"zone"}),
+		waiting: f.NewGaugeVec(prometheus.GaugeOpts{Name: metricWaiting,
+			Help: "1 while the keys of a zone wait for its parent, or for the fleet's store, else 0."}, []string{"zone"}),
+		keyErrors: f.NewCounterVec(counter(metricKeyErrors,
+			"Rings of keys that could not be taken, written, kept in their file or put into force."), []string{"zone"}),
 		updates: f.NewCounterVec(counter(metricUpdates,
 			"Steering tables, sets of zones and keys of zones handed in; rejected ones changed nothing."),
 			[]string{"kind", "result"}),
@@ -124,6 +136,23 @@ func (m *metrics) count(req request, out response) {
 	for _, pop := range out.steered.Pops {
 		m.steered.WithLabelValues(pop, reason).Inc()
 	}
+}
+
+// keysSeen records how the keys of a zone are.
+func (m *metrics) keysSeen(z *signedZone, now time.Time) {
+	waiting := 0.0
+	if z.ring.Generation == 0 || z.ring.Status(now).Waiting != "" {
+		waiting = 1
+	}
+	m.waiting.WithLabelValues(z.name).Set(waiting)
+	m.ringAge.WithLabelValues(z.name).Set(now.Sub(z.current).Seconds())
+}
+
+// forgetKeys takes a zone that is not signed any more out of the metrics.
+func (m *metrics) forgetKeys(zone string) {
+	m.waiting.DeleteLabelValues(zone)
+	m.ringAge.DeleteLabelValues(zone)
+	m.keyErrors.DeleteLabelValues(zone)
 }
 
 // updated records that a table, a set of zones or keys were handed in, and at

@@ -35,6 +35,7 @@ import (
 type Node struct {
 	server *Server
 	fleet  *fleet.Fleet
+	keys   *keyKeeper
 	log    *slog.Logger
 	file   string
 	// certificate is that of the encrypted transports, replaced by Reload; nil
@@ -67,7 +68,8 @@ type NodeOptions struct {
 // NewNode reads the zone files and the map of clients. It opens no sockets.
 func NewNode(o NodeOptions) (*Node, error) {
 	f, err := fleet.New(fleet.Config{
-		Store: o.Store, Sealer: o.Sealer, FollowRTT: true, Log: o.Log.With("part", "fleet"), Metrics: o.Registry,
+		Store: o.Store, Sealer: o.Sealer, FollowRTT: true, ValidZoneKeys: validZoneKeys,
+		Log: o.Log.With("part", "fleet"), Metrics: o.Registry,
 	})
 	if err != nil {
 		return nil, err
@@ -85,7 +87,12 @@ func NewNode(o NodeOptions) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{server: server, fleet: f, log: o.Log, file: o.File, certificate: certificate, cfg: o.Config, clients: clients}
+	keys, err := newKeyKeeper(o.Config, f, server, o.Log.With("part", "dnssec"))
+	if err != nil {
+		return nil, err
+	}
+	keys.step(context.Background(), time.Now(), f.View()) // with the keys of files
+	n := &Node{server: server, fleet: f, keys: keys, log: o.Log, file: o.File, certificate: certificate, cfg: o.Config, clients: clients}
 	if n.audit, err = audit.Open(audit.Config{Log: o.Log.With("part", "audit")}); err != nil {
 		return nil, err
 	}
@@ -103,6 +110,10 @@ func (n *Node) Run(ctx context.Context) error {
 	group.Go(func() error { return n.fleet.Run(ctx) })
 	group.Go(func() error { n.follow(ctx); return nil })
 	group.Go(func() error { n.planning.run(ctx); return nil })
+	group.Go(func() error { n.keys.run(ctx); return nil })
+	if asked := resolvers(n.config().Resolvers); len(asked) > 0 {
+		group.Go(func() error { n.keys.watchParents(ctx, asked.ask); return nil })
+	}
 	return group.Wait()
 }
 
@@ -238,9 +249,14 @@ func (n *Node) Reload(context.Context) error {
 	if err != nil {
 		return err
 	}
+	keys, err := n.keys.plan(cfg)
+	if err != nil {
+		return err
+	}
 	if err := n.server.Set(zonesOf(cfg), table); err != nil {
 		return err
 	}
+	n.keys.set(keys)
 	n.server.SetIdentity(cfg.NSID, secrets)
 	if certificate != nil {
 		n.certificate.Store(certificate)
@@ -335,7 +351,7 @@ func readCookieSecrets(cfg *configs.GSLB) ([]CookieSecret, error) {
 func zonesOf(cfg *configs.GSLB) []Zone {
 	zones := make([]Zone, len(cfg.Zones))
 	for i, z := range cfg.Zones {
-		zones[i] = Zone{Name: z.Name, File: z.File, Alias: z.Alias, Primaries: peersOf(z.Primaries)}
+		zones[i] = Zone{Name: z.Name, File: z.File, Alias: z.Alias, Primaries: peersOf(z.Primaries), Signing: signingOf(z.DNSSEC)}
 		if t := z.Transfer; t != nil {
 			zones[i].Transfer = &Transfer{Allow: t.Allow, Keys: t.Keys, Notify: peersOf(t.Notify)}
 		}

@@ -256,7 +256,7 @@ func (s *Server) SetIdentity(nsid string, secrets []CookieSecret) {
 }
 
 func (s *Server) setView(zones map[name]*zone, table *steer.Table) error {
-	v, err := newView(zones, table, s.aliased, s.view.Load())
+	v, err := newView(visible(zones), table, s.aliased, s.view.Load())
 	if err != nil {
 		return err
 	}

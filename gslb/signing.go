@@ -28,6 +28,12 @@ type Signing struct {
 	// replaced after a quarter of it, each set of records at a time of its own.
 	// At least an hour; default 7 days.
 	Validity time.Duration
+	// Await has questions for the zone fail (SERVFAIL) until it has keys, or until
+	// Server.Sign says that it has none.
+	Await bool
+	// MaxTTL is the longest TTL that the zone may have; one with a longer TTL is
+	// refused. Default: any.
+	MaxTTL time.Duration
 }
 
 // Denial is a way to prove that something does not exist.
@@ -107,11 +113,13 @@ func newSigner(apex name, keys *dnssec.KeySet, how Signing, cache *signatures) (
 	for _, k := range keys.Parent {
 		add(dns.TypeCDS, s.dnskey(k).ToDS(dns.SHA256).ToCDS()) // RFC 8624: the only digest to use
 	}
+	if keys.Delete { // RFC 8078 section 4
+		add(dns.TypeCDS, &dns.CDS{DS: dns.DS{Digest: "00"}})
+	}
 	for _, k := range keys.Parent {
 		add(dns.TypeCDNSKEY, s.dnskey(k).ToCDNSKEY())
 	}
 	if keys.Delete {
-		add(dns.TypeCDS, &dns.CDS{DS: dns.DS{Digest: "00"}})
 		add(dns.TypeCDNSKEY, &dns.CDNSKEY{DNSKEY: dns.DNSKEY{Protocol: 3, PublicKey: "AA=="}})
 	}
 	if how.Denial == NSEC3 {
@@ -291,6 +299,7 @@ func (s *Server) resign(zone string, keys *dnssec.KeySet) error {
 	if signed.signer, err = newSigner(n, keys, z.signing, s.signatures); err != nil {
 		return fmt.Errorf("zone %s: %w", zone, err)
 	}
+	signed.withhold(true)
 	zones := maps.Clone(s.zones)
 	zones[n] = &signed
 	return s.setView(zones, s.table)
@@ -300,11 +309,16 @@ func (s *Server) resign(zone string, keys *dnssec.KeySet) error {
 func (s *Server) signAll(zones map[name]*zone) error {
 	var errs []error
 	for n, z := range zones {
-		keys := z.signing.Keys
-		if before := s.zones[n]; keys == nil && before != nil && before.signer != nil {
+		keys, before := z.signing.Keys, s.zones[n]
+		if keys == nil && before != nil && before.signer != nil {
 			keys = before.signer.keys
 		}
-		var err error
+		z.withhold(keys != nil || before != nil && before.signing.Await && before.inPlace == nil)
+		err := z.checkTTLs()
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
 		if z.signer, err = newSigner(n, keys, z.signing, s.signatures); err != nil {
 			errs = append(errs, fmt.Errorf("zone %s: %w", n, err))
 		}

@@ -32,6 +32,8 @@ type zone struct {
 	// signing says how it is signed, and signer signs it; nil if it is not signed.
 	signing Signing
 	signer  *signer
+	// inPlace is what the view has instead of a zone whose keys are awaited.
+	inPlace *zone
 }
 
 // node is what exists at one name.

@@ -22,7 +22,7 @@ type Policy struct {
 	// Propagation is how long it takes at most until every node has a ring, and how
 	// much two clocks may differ. Above 0.
 	Propagation time.Duration
-	// KeyTTL is the TTL of DNSKEY, CDS and CDNSKEY records. Above 0.
+	// KeyTTL is the TTL of DNSKEY, CDS and CDNSKEY records, in whole seconds. Above 0.
 	KeyTTL time.Duration
 	// MaxTTL is the longest TTL in the zone, that of negative answers included.
 	MaxTTL time.Duration
@@ -39,8 +39,8 @@ func (p Policy) Validate() error {
 	if p.Algorithm != ECDSAP256SHA256 && p.Algorithm != Ed25519 {
 		errs = append(errs, fmt.Errorf("algorithm %d is not supported", p.Algorithm))
 	}
-	if p.Propagation <= 0 || p.KeyTTL <= 0 {
-		errs = append(errs, errors.New("propagation and the TTL of keys must be above 0"))
+	if p.Propagation <= 0 || p.KeyTTL <= 0 || p.KeyTTL%time.Second != 0 {
+		errs = append(errs, errors.New("propagation and the TTL of keys must be above 0, the TTL in whole seconds"))
 	}
 	if p.MaxTTL < 0 || p.ParentTTL < 0 || p.ParentPropagation < 0 || p.ZoneLifetime < 0 || p.EntryLifetime < 0 {
 		errs = append(errs, errors.New("a negative duration"))

@@ -160,7 +160,7 @@ func (r Ring) At(now time.Time) (*KeySet, error) {
 	p := r.phase(now)
 	set := &KeySet{
 		Published: list(p.published), Zone: list(p.zone), Entry: list(p.entry),
-		Delete: ended(r.Leaving, now), Until: p.until,
+		Delete: ended(r.Leaving, now), TTL: r.KeyTTL, Until: p.until,
 	}
 	if p.parent >= 0 && !set.Delete {
 		set.Parent = list([]int{p.parent})

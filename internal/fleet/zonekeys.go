@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -58,6 +59,12 @@ func (f *Fleet) checkZoneKeys(zone string, ring []byte) error {
 		return errors.New("this fleet was not made to have any")
 	}
 	return f.validKeys(zone, ring)
+}
+
+// RejectsZoneKeys reports whether the ring of a zone in the store is not valid. It
+// must not be replaced by one that does not follow from it.
+func (v *View) RejectsZoneKeys(zone string) bool {
+	return slices.Contains(v.Rejected, prefixZoneKeys+zone)
 }
 
 // maxZone is the longest name of a zone in presentation form, in bytes.

@@ -1,0 +1,522 @@
+package gslb
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"anyedge/configs"
+	"anyedge/gslb/dnssec"
+	"anyedge/internal/fleet"
+
+	"github.com/miekg/dns"
+)
+
+const keyedZone = "$ORIGIN edge.example.\n$TTL 3600\n@ IN SOA ns1 hostmaster 1 3600 600 86400 60\n@ IN NS ns1\nns1 IN A 192.0.2.53\n"
+
+// quick is a signing whose every step takes minutes and hours.
+func quick(change ...func(*configs.ZoneDNSSEC)) *configs.ZoneDNSSEC {
+	hours := func(n int) configs.Duration { return configs.Duration(time.Duration(n) * time.Hour) }
+	c := &configs.ZoneDNSSEC{
+		Algorithm: "ecdsa-p256", Keys: "ksk_zsk", Denial: "compact", ZSKLifetime: new(hours(4)), KSKLifetime: hours(9),
+		Propagation: configs.Duration(time.Minute), MaxTTL: hours(1),
+		ParentDSTTL: configs.Duration(20 * time.Minute), ParentPropagation: configs.Duration(5 * time.Minute),
+	}
+	for _, do := range change {
+		do(c)
+	}
+	return c
+}
+
+// signingNode is what a node has to do with keys: a server that opens no sockets, and
+// the keeper of its keys.
+type signingNode struct {
+	t      *testing.T
+	cfg    *configs.GSLB
+	server *Server
+	fleet  *fleet.Fleet
+	keys   *keyKeeper
+	stop   context.CancelFunc
+	done   sync.WaitGroup
+}
+
+// newSigningNode returns a node over a store, which is shared with others if it has
+// a sealer.
+func newSigningNode(t *testing.T, store fleet.Store, sealer *fleet.Sealer, c *configs.ZoneDNSSEC) (*signingNode, error) {
+	t.Helper()
+	f, err := fleet.New(fleet.Config{Store: store, Sealer: sealer, ValidZoneKeys: validZoneKeys})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := &configs.GSLB{Zones: []configs.Zone{{Name: "Edge.example.", DNSSEC: c}}}
+	if sealer != nil {
+		cfg.Fleet.Consul = new(configs.Consul)
+	}
+	server, err := New(Config{Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, Zones: textZones(cfg)}, quiet, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &signingNode{t: t, cfg: cfg, server: server, fleet: f}
+	n.keys, err = newKeyKeeper(cfg, f, server, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	n.keys.step(t.Context(), time.Now(), f.View())
+	return n, nil
+}
+
+func textZones(cfg *configs.GSLB) []Zone {
+	return []Zone{{Name: cfg.Zones[0].Name, Text: keyedZone, Signing: signingOf(cfg.Zones[0].DNSSEC)}}
+}
+
+// runSigningNode returns one that runs, until it is stopped or the test ends. Ask is
+// asked about the parent; nil for nobody.
+func runSigningNode(t *testing.T, store fleet.Store, sealer *fleet.Sealer, c *configs.ZoneDNSSEC, ask func(context.Context, string) sighting) *signingNode {
+	t.Helper()
+	n, err := newSigningNode(t, store, sealer, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ctx context.Context
+	ctx, n.stop = context.WithCancel(context.Background())
+	n.done.Go(func() { n.fleet.Run(ctx) })
+	n.done.Go(func() { n.keys.run(ctx) })
+	if ask != nil {
+		n.done.Go(func() { n.keys.watchParents(ctx, ask) })
+	}
+	t.Cleanup(n.halt)
+	return n
+}
+
+func (n *signingNode) halt() { n.stop(); n.done.Wait() }
+
+// ask returns what the node answers to a question about its apex.
+func (n *signingNode) ask(qtype uint16) *dns.Msg {
+	n.t.Helper()
+	q, m := new(dns.Msg), new(dns.Msg)
+	q.SetQuestion("edge.example.", qtype)
+	q.SetEdns0(1232, true)
+	wire, err := q.Pack()
+	if err == nil {
+		err = m.Unpack(n.server.answer(request{msg: wire, tcp: true}, nil))
+	}
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return m
+}
+
+// set returns the records of a type that the apex has, and their signatures.
+func (n *signingNode) set(qtype uint16) (records []dns.RR, sigs []*dns.RRSIG) {
+	n.t.Helper()
+	for _, rr := range n.ask(qtype).Answer {
+		if sig, ok := rr.(*dns.RRSIG); ok {
+			sigs = append(sigs, sig)
+		} else {
+			records = append(records, rr)
+		}
+	}
+	return records, sigs
+}
+
+// tags are those of the keys that the node publishes, in order.
+func (n *signingNode) tags() string {
+	n.t.Helper()
+	var tags []uint16
+	records, _ := n.set(dns.TypeDNSKEY)
+	for _, rr := range records {
+		tags = append(tags, rr.(*dns.DNSKEY).KeyTag())
+	}
+	slices.Sort(tags)
+	return fmt.Sprint(tags)
+}
+
+// validate checks the node's answers as one who trusts DS records.
+func (n *signingNode) validate(trusted []dns.RR) (signer uint16) {
+	n.t.Helper()
+	keys, sigs := n.set(dns.TypeDNSKEY)
+	find := func(tag uint16) *dns.DNSKEY {
+		for _, rr := range keys {
+			if key := rr.(*dns.DNSKEY); key.KeyTag() == tag {
+				return key
+			}
+		}
+		return nil
+	}
+	verified := false
+	for _, sig := range sigs {
+		key := find(sig.KeyTag)
+		if key == nil || sig.Verify(key, keys) != nil || !sig.ValidityPeriod(time.Now()) {
+			continue
+		}
+		for _, rr := range trusted {
+			ds := rr.(*dns.CDS)
+			verified = verified || strings.EqualFold(key.ToDS(ds.DigestType).Digest, ds.Digest)
+		}
+	}
+	if !verified {
+		n.t.Fatalf("DS %v does not lead to a signature of %v by %v", trusted, keys, sigs)
+	}
+	soa, sigs := n.set(dns.TypeSOA)
+	for _, sig := range sigs {
+		if key := find(sig.KeyTag); key != nil && sig.Verify(key, soa) == nil {
+			return sig.KeyTag
+		}
+	}
+	n.t.Fatalf("the SOA is signed by %v, the keys are %v", sigs, keys)
+	return 0
+}
+
+func testSealer(t *testing.T, digits string) *fleet.Sealer {
+	t.Helper()
+	sealer, err := fleet.ParseKeys([]byte(strings.Repeat(digits, 32) + "\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sealer
+}
+
+// follower is a parent that does what CDS records say.
+type follower struct {
+	t  *testing.T
+	mu sync.Mutex
+	ds []dns.RR // as CDS records
+}
+
+// follow takes the CDS records of a node.
+func (f *follower) follow(n *signingNode) {
+	records, sigs := n.set(dns.TypeCDS)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.ds) > 0 && len(records) > 0 && len(sigs) == 0 {
+		f.t.Error("CDS records without a signature")
+	}
+	switch {
+	case len(records) == 1 && records[0].(*dns.CDS).Algorithm == 0:
+		f.ds = nil
+	case len(records) > 0:
+		f.ds = records
+	}
+}
+
+func (f *follower) ask(context.Context, string) sighting {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	answer := []dnssec.DS{}
+	for _, rr := range f.ds {
+		ds := rr.(*dns.CDS)
+		digest := make([]byte, len(ds.Digest)/2)
+		fmt.Sscanf(ds.Digest, "%x", &digest)
+		answer = append(answer, dnssec.DS{Tag: ds.KeyTag, Algorithm: ds.Algorithm, Type: ds.DigestType, Digest: digest})
+	}
+	return sighting{at: time.Now(), fresh: true, answers: [][]dnssec.DS{answer}}
+}
+
+// Two nodes over one store sign alike through rollovers of both keys, and a
+// validator that trusts what the parent has is content with each of them. A third
+// node that comes in late, and is without the store half of the time, too.
+func TestNodesRollOverTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, sealer, parent := fleet.NewMemory(), testSealer(t, "5a"), &follower{t: t}
+		nodes := []*signingNode{
+			runSigningNode(t, store, sealer, quick(), parent.ask),
+			runSigningNode(t, store, sealer, quick(), nil),
+		}
+		if m := nodes[0].ask(dns.TypeSOA); m.Rcode != dns.RcodeServerFailure {
+			t.Errorf("before it has keys the zone answers %s", dns.RcodeToString[m.Rcode])
+		}
+		zone, entry := map[uint16]bool{}, map[string]bool{}
+		for minute := range 30 * 60 {
+			time.Sleep(time.Minute)
+			if a, b := nodes[0].tags(), nodes[1].tags(); a != b || a == "[]" {
+				t.Fatalf("after %d minutes the nodes publish %s and %s", minute, a, b)
+			}
+			if minute%40 == 0 {
+				parent.follow(nodes[minute/40%2])
+			}
+			for _, n := range nodes {
+				if len(parent.ds) > 0 {
+					zone[n.validate(parent.ds)] = true
+				}
+			}
+			entry[fmt.Sprint(parent.ds)] = true
+		}
+		if len(zone) < 5 || len(entry) < 4 { // one is that there is no DS record
+			t.Errorf("%d keys signed the zone, the parent had %d states", len(zone), len(entry))
+		}
+		if e, err := store.Get(t.Context(), "dnssec/edge.example"); err != nil || strings.Contains(string(e.Value), "secret") {
+			t.Errorf("the keys are in the store in clear: %v", err)
+		}
+		for _, n := range nodes {
+			n.halt()
+		}
+	})
+}
+
+func withFile(path string) func(*configs.ZoneDNSSEC) {
+	return func(c *configs.ZoneDNSSEC) { c.KeyFile = path }
+}
+
+// Without a shared store, the file brings the keys through a restart.
+func TestKeysSurviveARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "edge.keys")
+		n := runSigningNode(t, fleet.NewMemory(), nil, quick(withFile(file)), nil)
+		time.Sleep(2 * time.Second)
+		before := n.tags()
+		n.halt()
+		if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+			t.Fatalf("key file: %v, %v", info, err)
+		}
+		again, err := newSigningNode(t, fleet.NewMemory(), nil, quick(withFile(file)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if after := again.tags(); after != before {
+			t.Errorf("keys %s before, %s after, before the store was asked", before, after)
+		}
+		n = runSigningNode(t, fleet.NewMemory(), nil, quick(withFile(file)), nil)
+		time.Sleep(time.Minute)
+		if after := n.tags(); after != before {
+			t.Errorf("keys %s before, %s after", before, after)
+		}
+		if keys, err := n.fleet.ZoneKeys(t.Context(), "edge.example"); err != nil {
+			t.Errorf("the store has not got the keys back: %v, %v", keys.Index, err)
+		}
+		n.halt()
+	})
+}
+
+func TestBadKeyFiles(t *testing.T) {
+	dir := t.TempDir()
+	good := filepath.Join(dir, "good")
+	ring, _, err := dnssec.Ring{}.Advance(time.Now(), "edge.example", policyOf(quick()), nil, newCounter())
+	if err == nil {
+		err = writeKeyFile(good, ring)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		text string
+		mode os.FileMode
+	}{
+		"open":          {string(data), 0o640},
+		"half":          {string(data[:len(data)/2]), 0o600},
+		"of other zone": {strings.Replace(string(data), "edge.example", "b.example", 1), 0o600},
+		"huge":          {strings.Repeat(" ", maxKeyFile+1), 0o600},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(dir, "bad")
+			if err := os.WriteFile(file, []byte(c.text), c.mode); err != nil {
+				t.Fatal(err)
+			}
+			defer os.Remove(file)
+			if _, err := newSigningNode(t, fleet.NewMemory(), nil, quick(withFile(file))); err == nil || !strings.HasPrefix(err.Error(), "zones[0].dnssec.key_file: "+file) {
+				t.Errorf("error %v, want one that says where", err)
+			}
+			if _, err := newSigningNode(t, fleet.NewMemory(), testSealer(t, "5a"), quick(withFile(file))); err != nil {
+				t.Errorf("with a fleet that has the keys: %v", err)
+			}
+		})
+	}
+}
+
+// newCounter is a source of bytes for keys of no worth.
+func newCounter() *counter { return new(counter) }
+
+type counter byte
+
+func (c *counter) Read(p []byte) (int, error) {
+	for i := range p {
+		*c++
+		p[i] = byte(*c)
+	}
+	return len(p), nil
+}
+
+// Keys that are not on disk sign nothing, if nobody else has them.
+func TestKeysNotOnDiskAreNotUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		n := runSigningNode(t, fleet.NewMemory(), nil, quick(withFile(filepath.Join(dir, "no", "edge.keys"))), nil)
+		time.Sleep(time.Minute)
+		if m := n.ask(dns.TypeSOA); m.Rcode != dns.RcodeServerFailure {
+			t.Errorf("answers %s", dns.RcodeToString[m.Rcode])
+		}
+		if err := os.Mkdir(filepath.Join(dir, "no"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if n.tags() == "[]" {
+			t.Error("not signed once the file can be written")
+		}
+		n.halt()
+	})
+}
+
+// A ring that a node cannot open is not replaced, and gives no answers without
+// signatures; one that is lost is put back; a store that is gone changes nothing.
+func TestRingsThatAreWrong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, store := t.Context(), &cutStore{Store: fleet.NewMemory()}
+		n := runSigningNode(t, store, testSealer(t, "5a"), quick(), nil)
+		time.Sleep(time.Minute)
+		before := n.tags()
+		first, err := store.Get(ctx, "dnssec/edge.example")
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		other := runSigningNode(t, store, testSealer(t, "a5"), quick(), nil)
+		time.Sleep(time.Hour)
+		if m := other.ask(dns.TypeSOA); m.Rcode != dns.RcodeServerFailure {
+			t.Errorf("without the keys the zone answers %s", dns.RcodeToString[m.Rcode])
+		}
+		if s := other.keys.zones["edge.example"]; s.ring.Generation != 0 {
+			t.Error("a node made keys of its own")
+		}
+		other.halt()
+		if e, err := store.Get(ctx, "dnssec/edge.example"); err != nil || e.Index != first.Index {
+			t.Errorf("the ring was replaced: %v", err)
+		}
+
+		if _, err := store.CompareAndSwap(ctx, "dnssec/edge.example", []byte("nonsense"), first.Index); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		if after := n.tags(); after != before {
+			t.Errorf("nonsense in the store: keys %s, before %s", after, before)
+		}
+		e, err := store.Get(ctx, "dnssec/edge.example")
+		if err == nil {
+			_, err = store.CompareAndSwap(ctx, "dnssec/edge.example", nil, e.Index)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if keys, err := n.fleet.ZoneKeys(ctx, "edge.example"); err != nil || n.tags() != before {
+			t.Errorf("the ring was lost, and now is %v, %v; keys %s, before %s", keys.Index, err, n.tags(), before)
+		}
+
+		store.gone.Store(true)
+		time.Sleep(3 * time.Hour)
+		if after := n.tags(); after != before {
+			t.Errorf("without the store: keys %s, before %s", after, before)
+		}
+		n.halt()
+	})
+}
+
+// A zone whose parent may have DS records does not become unsigned by its config.
+func TestUnsigning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		parent := &follower{t: t}
+		n := runSigningNode(t, fleet.NewMemory(), testSealer(t, "5a"), quick(), parent.ask)
+		wait := func(minutes int) {
+			for range minutes {
+				time.Sleep(time.Minute)
+				parent.follow(n)
+				if len(parent.ds) > 0 {
+					n.validate(parent.ds)
+				}
+			}
+		}
+		wait(120)
+		if len(parent.ds) != 1 {
+			t.Fatalf("the parent has %v", parent.ds)
+		}
+		unsigned := &configs.GSLB{Zones: []configs.Zone{{Name: "edge.example"}}}
+		if _, err := n.keys.plan(unsigned); err == nil || !strings.Contains(err.Error(), "zone edge.example: is signed") {
+			t.Errorf("%v", err)
+		}
+		leave := func(r dnssec.Ring, p dnssec.Policy, now time.Time) (dnssec.Ring, error) { return r.Leave(now, p) }
+		if err := n.keys.change(t.Context(), "edge.example.", leave); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.keys.change(t.Context(), "b.example", leave); err == nil {
+			t.Error("a zone that is not served was left")
+		}
+		wait(120)
+		if len(parent.ds) != 0 || n.tags() != "[]" || len(n.ask(dns.TypeSOA).Answer) != 1 {
+			t.Errorf("the parent has %v, the zone keys %s and %v", parent.ds, n.tags(), n.ask(dns.TypeSOA))
+		}
+		zones, err := n.keys.plan(unsigned)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := n.server.SetZones(textZones(unsigned)); err != nil {
+			t.Fatal(err)
+		}
+		n.keys.set(zones)
+		time.Sleep(time.Minute)
+		if m := n.ask(dns.TypeSOA); m.Rcode != dns.RcodeSuccess || len(m.Answer) != 1 {
+			t.Errorf("%v", m)
+		}
+		n.halt()
+	})
+}
+
+func TestZoneWithTooLongTTLs(t *testing.T) {
+	text := strings.Replace(keyedZone, "ns1 IN A", "ns1 7200 IN A", 1)
+	_, err := New(Config{Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, Zones: []Zone{
+		{Name: "edge.example", Text: text, Signing: signingOf(quick())},
+	}}, quiet, nil)
+	if err == nil || !strings.Contains(err.Error(), "edge.example:5: ns1.edge.example. has a TTL of 2h0m0s, and its signing allows 1h0m0s") {
+		t.Errorf("%v", err)
+	}
+}
+
+// Resolvers are asked over TCP; each that answers counts.
+func TestAskResolvers(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rcode := dns.RcodeSuccess
+	server := &dns.Server{Listener: listener, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		m := new(dns.Msg).SetRcode(q, rcode)
+		if q.Question[0].Qtype == dns.TypeDS && q.RecursionDesired && q.CheckingDisabled && q.Question[0].Name == "edge.example." {
+			for _, text := range []string{"Edge.example. 60 IN DS 55648 13 2 B4C8", "edge.example. 60 IN RRSIG DS 13 2 60 20300101000000 20200101000000 1 example. AAAA", "other.example. 60 IN DS 1 13 2 B4C8"} {
+				rr, err := dns.NewRR(text)
+				if err != nil {
+					t.Error(err)
+				}
+				m.Answer = append(m.Answer, rr)
+			}
+		}
+		_ = w.WriteMsg(m)
+	})}
+	stopped := make(chan error, 1)
+	go func() { stopped <- server.ActivateAndServe() }()
+	t.Cleanup(func() { server.Shutdown(); <-stopped })
+	at := listener.Addr().(*net.TCPAddr).AddrPort()
+	nobody := netip.AddrPortFrom(at.Addr(), 1)
+
+	s := resolvers{at, nobody, at}.ask(t.Context(), "edge.example")
+	if len(s.answers) != 2 || s.err == nil || len(s.answers[0]) != 1 || s.answers[0][0].String() != "55648 13 2 B4C8" {
+		t.Errorf("%+v", s)
+	}
+	if s = (resolvers{at}).ask(t.Context(), "bare.example"); s.err != nil || len(s.answers) != 1 || len(s.answers[0]) != 0 {
+		t.Errorf("a zone without DS records: %+v", s)
+	}
+	rcode = dns.RcodeServerFailure
+	if s = (resolvers{at}).ask(t.Context(), "edge.example"); s.err == nil || len(s.answers) != 0 || s.take() != nil {
+		t.Errorf("a resolver that fails: %+v", s)
+	}
+}

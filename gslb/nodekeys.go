@@ -1,0 +1,109 @@
+package gslb
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"anyedge/gslb/dnssec"
+	"anyedge/internal/fleet"
+)
+
+// ZoneKeysStatus is how a signed zone's keys are.
+type ZoneKeysStatus struct {
+	dnssec.Status
+	// InForce is the generation of the ring that answers are signed by; 0 for none.
+	InForce uint64 `json:"in_force"`
+	// Current is when the fleet's store was last seen to have this ring.
+	Current time.Time `json:"current"`
+	// Parent are the DS records at the parent, of each resolver that was asked.
+	Parent [][]string `json:"parent"`
+	// ParentAt is when they were asked; zero if never. ParentError is why some have
+	// no answer.
+	ParentAt    time.Time `json:"parent_at,omitzero"`
+	ParentError string    `json:"parent_error,omitempty"`
+}
+
+// Keys returns how the keys of the signed zones are, by zone.
+func (n *Node) Keys() []ZoneKeysStatus {
+	now := time.Now()
+	n.keys.mu.Lock()
+	defer n.keys.mu.Unlock()
+	list := []ZoneKeysStatus{}
+	for _, z := range n.keys.zones {
+		s := ZoneKeysStatus{Status: z.ring.Status(now), InForce: z.inForce, Current: z.current, ParentAt: z.parent.at}
+		s.Zone = z.name
+		if s.Generation == 0 {
+			s.Waiting = "for keys from the fleet's store"
+		}
+		for _, answer := range z.parent.answers {
+			records := []string{}
+			for _, ds := range answer {
+				records = append(records, ds.String())
+			}
+			s.Parent = append(s.Parent, records)
+		}
+		if z.parent.err != nil {
+			s.ParentError = z.parent.err.Error()
+		}
+		list = append(list, s)
+	}
+	slices.SortFunc(list, func(a, b ZoneKeysStatus) int { return strings.Compare(a.Zone, b.Zone) })
+	return list
+}
+
+// validZoneKeys says what is wrong with a ring that the fleet's store has.
+func validZoneKeys(zone string, ring []byte) error {
+	_, err := dnssec.ParseRing(zone, ring)
+	return err
+}
+
+// Operator is who changes keys by hand.
+type Operator struct {
+	By   string         // by their own account
+	From netip.AddrPort // where it came from
+}
+
+// RollKeys begins the rollover of the key of a role: "csk", "ksk" or "zsk".
+func (n *Node) RollKeys(ctx context.Context, who Operator, zone string, role dnssec.Role) error {
+	return n.changeKeys(ctx, who, "roll "+string(role), zone, func(r dnssec.Ring, p dnssec.Policy, now time.Time) (dnssec.Ring, error) {
+		return r.Roll(now, p, role, rand.Reader)
+	})
+}
+
+// ConfirmDS notes that the parent has the DS record of the key with a tag, and that
+// of no other.
+func (n *Node) ConfirmDS(ctx context.Context, who Operator, zone string, tag uint16) error {
+	return n.changeKeys(ctx, who, "seen", zone, func(r dnssec.Ring, p dnssec.Policy, now time.Time) (dnssec.Ring, error) {
+		return r.Confirm(now, p, tag)
+	})
+}
+
+// Unsign begins to make a zone unsigned.
+func (n *Node) Unsign(ctx context.Context, who Operator, zone string) error {
+	return n.changeKeys(ctx, who, "unsign", zone, func(r dnssec.Ring, p dnssec.Policy, now time.Time) (dnssec.Ring, error) {
+		return r.Leave(now, p)
+	})
+}
+
+// StaySigned ends what Unsign began; a zone that is unsigned gets new keys.
+func (n *Node) StaySigned(ctx context.Context, who Operator, zone string) error {
+	return n.changeKeys(ctx, who, "sign", zone, func(r dnssec.Ring, p dnssec.Policy, now time.Time) (dnssec.Ring, error) {
+		return r.Stay(now, p, rand.Reader)
+	})
+}
+
+// changeKeys applies an operator's change and records it.
+func (n *Node) changeKeys(ctx context.Context, who Operator, act, zone string, do func(dnssec.Ring, dnssec.Policy, time.Time) (dnssec.Ring, error)) error {
+	err := n.keys.change(ctx, zone, do)
+	n.keys.log.Info("dnssec keys changed by hand", "act", act, "zone", canonical(zone), "by", who.By, "from", who.From, "error", err)
+	if errors.Is(err, fleet.ErrNotFound) {
+		return fmt.Errorf("%w: it has no keys yet", ErrNotSigned)
+	}
+	return err
+}
