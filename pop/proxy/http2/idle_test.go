@@ -85,7 +85,12 @@ func idleConns(t *testing.T, n int, secure bool) []net.Conn {
 		tasks.Go(func() {
 			info := &exchange.Conn{HTTP2: true}
 			if secure {
-				accepted = tls.Server(accepted, certificate)
+				server := tls.Server(accepted, certificate)
+				// As the listener does: a front reads with deadlines of its own.
+				if server.Handshake() != nil {
+					return // which the client sees
+				}
+				accepted = server
 			}
 			front.ServeConn(context.Background(), accepted, info)
 		})
