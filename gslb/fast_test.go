@@ -28,11 +28,13 @@ func variants(q *dns.Msg) []*dns.Msg {
 		m.IsEdns0().Option = options
 		return m
 	}
+	compact := edns()
+	compact.IsEdns0().SetCo()
 	spelled := q.Copy()
 	spelled.Question[0].Name = strings.ToUpper(spelled.Question[0].Name)
 	spelled.RecursionDesired = true
 	return []*dns.Msg{
-		q, spelled, edns(),
+		q, spelled, edns(), compact,
 		edns(&dns.EDNS0_LOCAL{Code: dns.EDNS0SUBNET, Data: subnet("203.0.113.0/24")}),
 		edns(&dns.EDNS0_LOCAL{Code: 65001, Data: []byte("unknown")}, &dns.EDNS0_LOCAL{Code: dns.EDNS0SUBNET, Data: subnet("2001:db8:a::/48")}),
 		edns(&dns.EDNS0_LOCAL{Code: dns.EDNS0SUBNET, Data: []byte{0, 1, 0, 0}}),

@@ -263,7 +263,7 @@ func TestNamesBeside(t *testing.T) {
 		}
 		before, next, after := s.before(n), n.successor(z.name), n.nextSibling(z.name)
 		for _, each := range []name{before, next, after} {
-			if _, _, err := dns.UnpackDomainName([]byte(each), 0); err != nil || len(each) > maxName || !each.under(z.name) {
+			if _, _, err := dns.UnpackDomainName([]byte(each), 0); err != nil || len(each) > maxName || !each.under(z.name) || lower([]byte(each)) != each {
 				t.Errorf("beside %s: %q, %v", n, each, err)
 			}
 		}

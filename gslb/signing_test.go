@@ -8,6 +8,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -441,13 +442,27 @@ func (r *resolver) truthful(rr dns.RR, qtype uint16) {
 		if !r.matches(n, dns.TypeNone)(rr) {
 			continue
 		}
+		var have []uint16
 		node := z.nodes[n]
-		if node == nil {
-			continue
+		if node != nil {
+			for _, set := range node.sets {
+				have = append(have, set.rtype)
+			}
 		}
-		for _, set := range node.sets {
-			if set.rtype != qtype && !slices.Contains(types, set.rtype) && (!node.cut || set.rtype == dns.TypeNS || set.rtype == dns.TypeDS) {
-				r.Errorf("%s has %s, denied by %v", n, dns.Type(set.rtype), rr)
+		switch {
+		case node != nil && node.cut:
+			for _, rtype := range types {
+				if rtype != dns.TypeNS && rtype != dns.TypeDS && rtype != dns.TypeRRSIG && rtype != dns.TypeNSEC {
+					r.Errorf("%s is of the child's: %v", dns.Type(rtype), rr)
+				}
+			}
+			have = []uint16{dns.TypeNS}
+		case r.v.over[n] != "":
+			have = append(have, dns.TypeA, dns.TypeAAAA)
+		}
+		for _, rtype := range have {
+			if rtype != qtype && !slices.Contains(types, rtype) {
+				r.Errorf("%s has %s, denied by %v", n, dns.Type(rtype), rr)
 			}
 		}
 	}
@@ -487,10 +502,11 @@ func TestSignedAnswersValidate(t *testing.T) {
 			v := signedView(t, test.Signing)
 			asked := 0
 			r := newResolver(t, v, signedAt)
-			// Each has a fourth of the questions, others than the next: verifying
-			// takes its time.
 			for j, question := range questions(v) {
-				if (i+j)%4 != 0 || v.zoneOf(wire(t, question.Name)) == nil {
+				// Of the questions for names that are not there each has an eighth,
+				// others than the next: verifying takes its time.
+				n := wire(t, question.Name)
+				if v.zoneOf(n) == nil || v.entries[n] == nil && (i+j)%8 != 0 {
 					continue
 				}
 				asked++
@@ -583,7 +599,7 @@ func TestSignaturesAreRenewed(t *testing.T) {
 	how := Signing{Keys: combined(t, dnssec.ECDSAP256SHA256), Validity: 8 * 24 * time.Hour}
 	one, two := signedView(t, how), signedView(t, how)
 	renewed := make(map[string]uint32)
-	for _, n := range []string{"mail", "ns1", "text", "a.b.deep"} {
+	for _, n := range []string{"mail", "ns1", "a.b.deep", "host.new"} {
 		var last []byte
 		count := 0
 		const step = 3600
@@ -620,6 +636,71 @@ func TestSignaturesAreRenewed(t *testing.T) {
 		}
 	}); all[0] == all[len(all)-1] {
 		t.Errorf("all renewed at once: %v", renewed)
+	}
+}
+
+// The fast path gives the signatures of the time that it is asked at.
+func TestPackedSignaturesAreRenewed(t *testing.T) {
+	v := signedView(t, Signing{Keys: combined(t, dnssec.Ed25519), Validity: 4 * time.Hour})
+	for _, q := range []*dns.Msg{secureAsker("mail.edge.example", dns.TypeAAAA), secureAsker("hop.edge.example", dns.TypeA), secureAsker("www.edge.example", dns.TypeA)} {
+		msg, err := q.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := make(map[string]bool)
+		for now := uint32(signedAt); now < signedAt+4*3600; now += 60 {
+			req := request{msg: msg, from: netip.MustParseAddr("203.0.113.1"), now: now}
+			var read fastQuery
+			fast, _, ok := v.respondFast(&read, req, make([]byte, 0, udpPayload))
+			if slow := v.respond(req).msg; !ok || !bytes.Equal(fast, slow) {
+				t.Fatalf("%d:\nfast %v %x\nslow %x", now, ok, fast, slow)
+			}
+			seen[string(fast)] = true
+		}
+		if len(seen) < 4 {
+			t.Errorf("%v: %d answers in four terms", q.Question, len(seen))
+		}
+	}
+}
+
+func TestTerms(t *testing.T) {
+	for _, test := range []struct{ a, b, want term }{
+		{term{}, term{1, 2}, term{1, 2}},
+		{term{100, 200}, term{150, 250}, term{150, 200}},
+		{term{100, 200}, term{120, 130}, term{120, 130}},
+		{term{math.MaxUint32 - 5, 20}, term{math.MaxUint32 - 2, 10}, term{math.MaxUint32 - 2, 10}}, // RFC 1982
+	} {
+		if one, other := test.a.both(test.b), test.b.both(test.a); one != test.want || other != test.want {
+			t.Errorf("%v and %v: %v, %v", test.a, test.b, one, other)
+		}
+	}
+	if late := (term{math.MaxUint32 - 5, 20}); !late.at(math.MaxUint32) || !late.at(3) || late.at(20) || late.at(math.MaxUint32-6) {
+		t.Error("times go around")
+	}
+}
+
+// Addresses beside a referral have signatures if they are the zone's to give.
+func TestAdditionalSignatures(t *testing.T) {
+	zones := testZones()
+	zones[1].Text += "@ 300 A 192.0.2.98\nns 300 A 192.0.2.53\nns 300 AAAA 2001:db8::53\nother 300 NS ns.other\nns.other 300 A 192.0.2.54\n" +
+		"child 300 NS ns.child\nchild 300 NS apex.example.\nchild 300 NS ns\nchild 300 NS ns.other\nns.child 300 A 192.0.2.55\n"
+	loaded, err := loadZones(zones)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := newView(loaded, table(t, steering()), nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := signed(t, plain, Signing{Keys: combined(t, dnssec.Ed25519)})
+	got := askSecure(t, v, asker("child.apex.example", dns.TypeA), signedAt)
+	var have []string
+	newResolver(t, v, signedAt).section(got.Extra[:len(got.Extra)-1], func(set []dns.RR, labels int) {
+		have = append(have, fmt.Sprintf("%s %s %v", set[0].Header().Name, dns.Type(set[0].Header().Rrtype), labels >= 0))
+	})
+	slices.Sort(have)
+	if want := []string{"apex.example. A false", "ns.apex.example. A true", "ns.apex.example. AAAA true", "ns.child.apex.example. A false", "ns.other.apex.example. A false"}; !slices.Equal(have, want) {
+		t.Errorf("%v, want %v", have, want)
 	}
 }
 
