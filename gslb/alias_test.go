@@ -2,9 +2,11 @@ package gslb
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
+	"anyedge/gslb/dnssec"
 	"anyedge/gslb/steer"
 
 	"github.com/miekg/dns"
@@ -43,6 +45,37 @@ func TestAliasOfASteeredName(t *testing.T) {
 	}
 	if got := ask(t, v, asker("shop.example", dns.TypeTXT), "192.0.2.1", false); text(got.Answer) != `shop.example. 300 TXT "own"` {
 		t.Errorf("another type: %v", got)
+	}
+}
+
+// The addresses of an alias are signed as the apex's own.
+func TestAliasIsSigned(t *testing.T) {
+	zones, err := loadZones([]Zone{aliasZone("cdn.elsewhere.example")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	apex := wire(t, "shop.example")
+	known := map[name]*resolved{apex: {addrs: map[steer.Family][]netip.Addr{steer.IPv4: {netip.MustParseAddr("192.0.2.7")}}, ttl: 20}}
+	plain, err := newView(zones, nil, known, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, denial := range []Denial{Compact, NSEC3} {
+		v := signed(t, plain, Signing{Keys: combined(t, dnssec.Ed25519), Denial: denial})
+		r := newResolver(t, v, signedAt)
+		for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeTXT, dns.TypeMX} {
+			for _, n := range []string{"shop.example", "www.shop.example"} {
+				q := asker(n, qtype)
+				got := askSecure(t, v, q, signedAt)
+				r.validate(q.Question[0], ask(t, v, q, "203.0.113.1", true), got)
+				for _, rr := range got.Ns {
+					nsec, ok := rr.(*dns.NSEC)
+					if ok && qtype == dns.TypeMX && (!slices.Contains(nsec.TypeBitMap, dns.TypeA) || !slices.Contains(nsec.TypeBitMap, dns.TypeAAAA)) {
+						t.Errorf("addresses denied: %v", nsec)
+					}
+				}
+			}
+		}
 	}
 }
 

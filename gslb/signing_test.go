@@ -727,3 +727,31 @@ func TestKeysThatCannotSign(t *testing.T) {
 		}
 	}
 }
+
+// What a denial costs for a name that was asked for before, and for one that is
+// made up.
+func BenchmarkDenial(b *testing.B) {
+	for about, how := range map[string]Signing{
+		"compact, ECDSA":   {Keys: combined(b, dnssec.ECDSAP256SHA256)},
+		"compact, Ed25519": {Keys: combined(b, dnssec.Ed25519)},
+		"NSEC3, ECDSA":     {Keys: combined(b, dnssec.ECDSAP256SHA256), Denial: NSEC3},
+	} {
+		v := signedView(b, how)
+		made := 0
+		for kind, next := range map[string]func() string{
+			"again":   func() string { return "nope.edge.example" },
+			"made up": func() string { made++; return fmt.Sprintf("x%d.edge.example", made) },
+		} {
+			b.Run(about+", "+kind, func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					msg, err := secureAsker(next(), dns.TypeA).Pack()
+					if err != nil {
+						b.Fatal(err)
+					}
+					v.respond(request{msg: msg, from: netip.MustParseAddr("203.0.113.1"), now: signedAt})
+				}
+			})
+		}
+	}
+}

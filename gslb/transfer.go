@@ -11,7 +11,7 @@ import (
 
 // Transfer says who may have a copy of a zone (AXFR, RFC 5936; IXFR, RFC 1995)
 // and who is told when it changes (NOTIFY, RFC 1996). Copies have what the zone
-// file says; they do not steer.
+// file says; they do not steer, and are not signed.
 type Transfer struct {
 	// Allow are the networks that may have it, and Keys the names of the keys that
 	// a request must be signed by one of. An empty list asks for nothing, but both
