@@ -19,7 +19,6 @@
 package geo
 
 import (
-	"errors"
 	"fmt"
 	"math"
 
@@ -63,6 +62,9 @@ func read(db []byte, points *Points, limit int) ([]steer.Client, error) {
 		return nil, err
 	}
 	defer reader.Close()
+	if err := checkTree(db, reader.Metadata); err != nil {
+		return nil, err
+	}
 	type located struct {
 		place point
 		known bool
@@ -74,10 +76,10 @@ func read(db []byte, points *Points, limit int) ([]steer.Client, error) {
 		if err := found.Err(); err != nil {
 			return nil, err
 		}
-		// A binary tree has a leaf more than it has nodes. With more, parts of it
-		// are there again and again, and could be so for ever.
+		// A binary tree has a leaf more than it has nodes. With more, the one of IPv4
+		// addresses is part of itself.
 		if networks++; networks > reader.Metadata.NodeCount+1 {
-			return nil, errors.New("the search tree is not a tree")
+			return nil, errTree
 		}
 		if !found.Found() {
 			continue

@@ -128,6 +128,10 @@ func TestReadRefuses(t *testing.T) {
 			"x.mmdb: no network of the Test database has coordinates, or a time zone or country with a point"},
 		{"a part of the tree twice", (&database{24, 4, map[string]any{"10.0.0.0/9": city(1, 2), "10.128.0.0/9": city(3, 4)},
 			map[string]string{"11.0.0.0/8": "10.0.0.0/8", "12.0.0.0/7": "10.0.0.0/7", "64.0.0.0/2": "0.0.0.0/2", "128.0.0.0/1": "0.0.0.0/1"}}).bytes(t), "x.mmdb: the search tree is not a tree"},
+		{"a part of the tree twice, by way of IPv4", (&database{24, 6, map[string]any{"10.0.0.0/9": city(1, 2), "10.128.0.0/9": city(3, 4)},
+			map[string]string{"2000::/16": "::/96", "3000::/16": "2000::/15"}}).bytes(t), "x.mmdb: the search tree is not a tree"},
+		{"IPv4 addresses in themselves", (&database{24, 6, map[string]any{"10.0.0.0/9": city(1, 2)},
+			map[string]string{"128.0.0.0/2": "::/96", "192.0.0.0/2": "::/96"}}).bytes(t), "x.mmdb: "},
 	} {
 		got, err := Read(tt.db, "x.mmdb", testPoints(t))
 		if err == nil || got != nil || !strings.HasPrefix(err.Error(), tt.want) {
