@@ -110,7 +110,7 @@ interop: deps ## FRR, BIRD, OpenBGPD and ExaBGP beside the Speaker, feature by f
 	ANYEDGE_INTEROP=1 $(GO) test -count 1 -timeout 2m -v ./test/interop
 
 .PHONY: conformance-dns
-conformance-dns: ## RFC 8906 by dig, client subnets behind Unbound's cache, random zones compared with Knot and NSD, signed ones validated by unbound, delv and DNSViz (installs them)
+conformance-dns: ## RFC 8906 by dig, client subnets behind Unbound's cache, random zones compared with Knot and NSD, signed ones validated by unbound, delv and DNSViz, all that Zonemaster checks (installs them)
 	test/deps.sh bench
 	ANYEDGE_CONFORMANCE_DNS=1 $(GO) test -count 1 -timeout 5m -v ./test/conformancedns
 

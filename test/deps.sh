@@ -11,7 +11,7 @@ declare -A package=(
 )
 [ "${1:-}" = bench ] && package+=(
 	[caddy]=caddy [wrk]=wrk [dnsperf]=dnsperf [gdnsd]=gdnsd [knotd]=knot [nsd]=nsd
-	[unbound]=unbound [delv]=bind9-dnsutils [dnsviz]=dnsviz
+	[unbound]=unbound [delv]=bind9-dnsutils [dnsviz]=dnsviz [zonemaster-cli]=zonemaster-cli
 )
 missing=()
 for tool in "${!package[@]}"; do

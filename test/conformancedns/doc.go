@@ -3,14 +3,17 @@
 //
 //	make conformance-dns
 //
-// One test asks the questions of RFC 8906 section 8 with dig. Another has Unbound,
-// which caches by client subnet (RFC 7871), ask for thousands of clients: none may
-// get an answer that was meant for others. A third makes
-// zones at random, of all kinds of names that RFC 1034 section 4.3.2 tells apart,
-// serves them with anyedge, Knot and NSD, and compares the answers to thousands
-// of questions for names in, beside and below what is there. Three more have signed
+// One test asks the questions of RFC 8906 section 8 with dig. One makes zones at
+// random, of all kinds of names that RFC 1034 section 4.3.2 tells apart, serves
+// them with anyedge, Knot and NSD, and compares the answers to thousands of
+// questions for names in, beside and below what is there. One has Unbound, which
+// caches by client subnet (RFC 7871), ask for thousands of clients: none may get an
+// answer that was meant for others. One has Zonemaster check zones, unsigned and
+// signed, in a network namespace with root servers of its own. Three have signed
 // zones validated, with both algorithms and both ways of denial: thousands of
-// answers by unbound, which knows no more than the key of the root, one of each
+// answers by Unbound, which knows no more than the key of the root, one of each
 // kind by delv, and zones as a whole by DNSViz, which has to find nothing to warn
-// of. The package has tests only; without ANYEDGE_CONFORMANCE_DNS they skip.
+// of. Others copy zones from and to other servers.
+//
+// The package has tests only; without ANYEDGE_CONFORMANCE_DNS they skip.
 package conformancedns

@@ -20,8 +20,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-var resolver = netip.AddrFrom4([4]byte{127, 0, 79, 4})
-
 const (
 	subnetZone    = "edge.example."
 	clientsPer    = 5000 // of each steered name
@@ -175,10 +173,10 @@ remote-control:
 stub-zone:
   name: %[5]s
   stub-addr: %[4]s@%[2]d
-`, resolver, port, dir, ours, subnetZone))
-	startPeer(t, resolver, nil, "unbound", "-d", "-c", config)
+`, unbound, port, dir, ours, subnetZone))
+	startPeer(t, unbound, nil, "unbound", "-d", "-c", config)
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		if _, err := askFor(resolver, "ns."+subnetZone, netip.MustParsePrefix("10.0.0.0/24")); err == nil {
+		if _, err := askFor(unbound, "ns."+subnetZone, netip.MustParsePrefix("10.0.0.0/24")); err == nil {
 			break
 		} else if time.Now().After(deadline) {
 			t.Fatalf("unbound does not serve: %v", err)
@@ -196,7 +194,7 @@ stub-zone:
 				t.Fatalf("%s for %v: %q, %v", n.Name, p, direct, err)
 			}
 			want[n.Name+p.String()] = direct
-			cached, err := askFor(resolver, n.Name, p)
+			cached, err := askFor(unbound, n.Name, p)
 			if err != nil {
 				t.Fatalf("unbound: %s for %v: %v", n.Name, p, err)
 			}
