@@ -65,26 +65,7 @@ type testNode struct {
 // runNode runs a node of the test config over a store until the test ends.
 func runNode(t *testing.T, store fleet.Store, sealer *fleet.Sealer) *testNode {
 	t.Helper()
-	n := &testNode{t: t, dir: t.TempDir()}
-	n.write("edge.zone", nodeZone)
-	n.write("gslb.yaml", nodeConfig)
-	n.write("clients.csv", "198.51.100.0/24,48.9,2.4\n203.0.113.0/24,34.7,135.5\n")
-	file := filepath.Join(n.dir, "gslb.yaml")
-	cfg, err := configs.LoadGSLB(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.Node, err = NewNode(NodeOptions{File: file, Config: cfg, Store: store, Sealer: sealer, Log: quiet})
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.fleet, err = fleet.New(fleet.Config{Store: store, Sealer: sealer})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n.session, err = store.NewSession(t.Context(), "test", time.Minute); err != nil {
-		t.Fatal(err)
-	}
+	n := newTestNode(t, store, sealer, nodeConfig)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- n.Run(ctx) }()
@@ -105,6 +86,32 @@ func runNode(t *testing.T, store fleet.Store, sealer *fleet.Sealer) *testNode {
 		t.Fatalf("run: %v", err)
 	}
 	n.server = n.Status().Listen[0]
+	return n
+}
+
+// newTestNode makes a node of a config that does not run yet.
+func newTestNode(t *testing.T, store fleet.Store, sealer *fleet.Sealer, config string) *testNode {
+	t.Helper()
+	n := &testNode{t: t, dir: t.TempDir()}
+	n.write("edge.zone", nodeZone)
+	n.write("gslb.yaml", config)
+	n.write("clients.csv", "198.51.100.0/24,48.9,2.4\n203.0.113.0/24,34.7,135.5\n")
+	file := filepath.Join(n.dir, "gslb.yaml")
+	cfg, err := configs.LoadGSLB(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Node, err = NewNode(NodeOptions{File: file, Config: cfg, Store: store, Sealer: sealer, Log: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.fleet, err = fleet.New(fleet.Config{Store: store, Sealer: sealer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n.session, err = store.NewSession(t.Context(), "test", time.Minute); err != nil {
+		t.Fatal(err)
+	}
 	return n
 }
 

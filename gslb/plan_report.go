@@ -79,6 +79,16 @@ type LostPop struct {
 	Holds bool `json:"holds"`
 }
 
+// From is the demand that leaves the lost PoP itself.
+func (l *LostPop) From() (demand float64) {
+	for _, r := range l.Routes {
+		if r.From == l.Pop {
+			demand += r.Demand
+		}
+	}
+	return demand
+}
+
 // Plan reports the plan in force.
 func (n *Node) Plan() PlanReport {
 	n.mu.Lock()

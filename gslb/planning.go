@@ -2,7 +2,6 @@ package gslb
 
 import (
 	"context"
-	"net/netip"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -212,76 +211,4 @@ func popLoad(pop string, view *fleet.View, now time.Time) (load, ceiling float64
 		ceiling = 0
 	}
 	return load, ceiling, at
-}
-
-// Explanation is a decision, stage by stage, and the plan's word on lost PoPs.
-type Explanation struct {
-	steer.Explanation
-	// Plan says how the plan in force came about; empty if the policy asks for
-	// none.
-	Plan string `json:"plan,omitempty"`
-	// Connections are how many, decayed, the measured times of this client are the
-	// mean of, by PoP.
-	Connections map[string]float64 `json:"connections,omitempty"`
-	// Losses are the plan's answers for Explanation.Without.
-	Losses []LostPop `json:"losses,omitempty"`
-}
-
-// Explain decides as the table in force would, taking some PoPs as lost, and says
-// how. It takes about a second where networks are a million.
-func (n *Node) Explain(name string, family steer.Family, client netip.Prefix, without []string) (Explanation, error) {
-	n.mu.Lock()
-	in, outcome, cfg := n.input, n.outcome, n.cfg
-	n.mu.Unlock()
-	q := steer.Query{Name: steer.Canonical(name), Family: family, Client: client}
-	in.Names = slices.DeleteFunc(slices.Clone(in.Names), func(c steer.Name) bool { return steer.Canonical(c.Name) != q.Name })
-	planned := outcome != nil && len(in.Names) == 1 && in.Names[0].Policy == steer.Capacity
-	if planned {
-		var err error
-		if in.Assigned, err = outcome.Without(without); err != nil {
-			return Explanation{}, err
-		}
-	}
-	table, err := steer.Build(in)
-	if err != nil {
-		return Explanation{}, err
-	}
-	e := Explanation{}
-	if e.Explanation, err = table.Explain(q, without...); err != nil {
-		return Explanation{}, err
-	}
-	if outcome == nil {
-		return e, nil
-	}
-	e.measured(cfg, n.fleet.View())
-	if planned {
-		r := reportOf(cfg, outcome)
-		e.Plan = r.Summary
-		for _, p := range r.Pops {
-			if p.Lost != nil && slices.Contains(without, p.Name) {
-				e.Losses = append(e.Losses, *p.Lost)
-			}
-		}
-	}
-	return e, nil
-}
-
-// measured tells round-trip times that were measured from those that are estimated
-// by distance.
-func (e *Explanation) measured(cfg *configs.GSLB, view *fleet.View) {
-	if !e.Client.IsValid() {
-		return
-	}
-	in := planInput(cfg, view, time.Now())
-	known := in.Measured.Lookup(nil, e.Client)
-	for i := range e.Figures {
-		f := &e.Figures[i]
-		at := slices.IndexFunc(known, func(m rtt.Measure) bool { return in.Pops[m.Pop].Name == f.Pop })
-		if f.Estimated = at < 0 && f.RTT >= 0; at >= 0 && f.RTT >= 0 {
-			if e.Connections == nil {
-				e.Connections = make(map[string]float64)
-			}
-			e.Connections[f.Pop] = known[at].Weight
-		}
-	}
 }

@@ -1,6 +1,7 @@
 package steer
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"net/netip"
@@ -57,6 +58,9 @@ type Figure struct {
 	Share     float64 `json:"share"` // of a plan
 }
 
+// ErrNotSteered is the error of Explain for a name that a table does not have.
+var ErrNotSteered = errors.New("not a steered name")
+
 // stage is a Stage of one family, or of all.
 type stage struct {
 	family Family
@@ -97,7 +101,7 @@ func (s *site) condition() string {
 // million: it is for people.
 func (t *Table) Explain(q Query, without ...string) (Explanation, error) {
 	if t == nil || t.names[q.Name] == nil || q.Family >= families {
-		return Explanation{}, fmt.Errorf("%s is not a steered name", q.Name)
+		return Explanation{}, fmt.Errorf("%s: %w", q.Name, ErrNotSteered)
 	}
 	in := t.input
 	in.Names = nil

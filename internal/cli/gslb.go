@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"context"
-	"net/http"
 	"runtime"
 
 	"anyedge/configs"
@@ -47,16 +45,12 @@ func runGSLB(c *invocation) error {
 		return err
 	}
 	admin := ops.New(ops.Config{
-		Address:  cfg.Admin.Address,
-		Name:     cfg.Node.Name,
-		Gatherer: registry,
-		Endpoints: []ops.Endpoint{{
-			Method: http.MethodGet, Path: "/v1/status", Doc: "zones, steered names and the PoPs as answers see them",
-			Handle: func(context.Context, ops.Request) (any, error) {
-				return map[string]any{"dns": node.Status(), "fleet_connected": node.Connected()}, nil
-			},
-		}},
-		Log: log.With("part", "admin"),
+		Address:   cfg.Admin.Address,
+		Name:      cfg.Node.Name,
+		Gatherer:  registry,
+		Endpoints: gslbEndpoints(node),
+		Page:      gslbPage(cfg.Node.Name, node),
+		Log:       log.With("part", "admin"),
 	})
 	if err := admin.Listen(); err != nil {
 		return err

@@ -15,7 +15,8 @@
 // from one PoP to another, both halves of what is known of them move at one pace,
 // and their demand stays what it was wherever they are. That is what keeps the plan
 // from chasing its own moves. Only what load rises by in all the fleet is new
-// demand, and counts at once at the PoPs where it rises.
+// demand: it counts at once, is given to the clients of the PoPs where it rises, and
+// stays theirs while the means take it in.
 //
 // Load of a PoP whose nodes measure nothing is nobody's: it takes room from the
 // PoP, and is not moved.
@@ -252,7 +253,7 @@ func (p *Planner) Step(in Input, turn bool) (*Outcome, error) {
 
 // measured returns the problem with the demand of now, nil if that is not known.
 func (p *Planner) measured(in Input, o *Outcome) *assign.Problem {
-	loads := p.tracker.loads(in.Now, in.Pops)
+	loads, risen := p.tracker.loads(in.Now, in.Pops)
 	o.Background = make([]float64, len(in.Pops))
 	weights := make([]float64, len(in.Pops))
 	for m := range in.Measured.All() {
@@ -261,10 +262,10 @@ func (p *Planner) measured(in Input, o *Outcome) *assign.Problem {
 	all, background, reported := 0.0, 0.0, false
 	for i, load := range loads {
 		reported = reported || !in.Pops[i].At.IsZero()
-		all += load
+		all += load + risen[i]
 		if weights[i] == 0 {
-			o.Background[i] = load
-			background += load
+			o.Background[i] = load + risen[i]
+			background += load + risen[i]
 		}
 	}
 	switch {
@@ -285,12 +286,19 @@ func (p *Planner) measured(in Input, o *Outcome) *assign.Problem {
 		for problem.Clients[i].Prefix != m.Prefix {
 			i++
 		}
-		problem.Clients[i].Demand += m.Weight / weights[m.Pop] * loads[m.Pop]
+		part := m.Weight / weights[m.Pop]
+		problem.Clients[i].Demand += part * loads[m.Pop]
+		if more := part * risen[m.Pop]; more > 0 {
+			p.tracker.extra[m.Prefix] += more
+		}
+	}
+	for i := range problem.Clients {
+		problem.Clients[i].Demand += p.tracker.extra[problem.Clients[i].Prefix]
 	}
 	for i, pop := range in.Pops {
 		ceiling := p.tracker.ceiling(pop)
 		if ceiling == 0 { // not known: it can carry what it does, and no more
-			ceiling = loads[i] / p.cfg.Target
+			ceiling = (loads[i] + risen[i]) / p.cfg.Target
 		}
 		problem.Pops = append(problem.Pops, assign.Pop{
 			Name: pop.Name, Ceiling: max(0, ceiling-o.Background[i]), Out: !pop.Open || pop.Anycast})
@@ -400,18 +408,21 @@ type tracker struct {
 	at       time.Time
 	mean     map[string]float64 // load, at the pace of the weights
 	ceilings map[string]float64 // the last that was known
+	// extra is demand that is new and not yet in the means, by network. It goes at
+	// the pace at which they come to have it.
+	extra map[netip.Prefix]float64
 }
 
-// loads returns the load that demand is counted by, for each PoP: its mean, and of
-// what it is above that as much as the whole fleet is above its own.
-func (t *tracker) loads(now time.Time, pops []Pop) []float64 {
+// loads returns the mean load of each PoP, and by how much of what it has above
+// that its clients' demand has risen since the last call.
+func (t *tracker) loads(now time.Time, pops []Pop) (means, risen []float64) {
 	if t.mean == nil {
-		t.mean, t.ceilings = make(map[string]float64), make(map[string]float64)
+		t.mean, t.ceilings, t.extra = make(map[string]float64), make(map[string]float64), make(map[netip.Prefix]float64)
 	}
 	keep := math.Exp2(-max(0, float64(now.Sub(t.at))) / float64(rtt.DefaultHalfLife))
 	t.at = now
-	loads := make([]float64, len(pops))
-	sum, rises := 0.0, 0.0
+	means, risen = make([]float64, len(pops)), make([]float64, len(pops))
+	more, rises, extra := 0.0, 0.0, 0.0
 	for i, pop := range pops {
 		if pop.Anycast {
 			continue
@@ -420,25 +431,39 @@ func (t *tracker) loads(now time.Time, pops []Pop) []float64 {
 		if !known {
 			mean = pop.Load
 		}
-		mean = pop.Load + (mean-pop.Load)*keep
+		means[i] = pop.Load + (mean-pop.Load)*keep
 		if known || !pop.At.IsZero() {
-			t.mean[pop.Name] = mean
+			t.mean[pop.Name] = means[i]
 		}
-		loads[i] = mean
-		sum += pop.Load - mean
-		rises += max(0, pop.Load-mean)
+		more += pop.Load - means[i]
+		risen[i] = max(0, pop.Load-means[i])
+		rises += risen[i]
 		if pop.Ceiling > 0 {
 			t.ceilings[pop.Name] = pop.Ceiling
 		}
 	}
-	if sum > 0 {
-		for i, pop := range pops {
-			if !pop.Anycast {
-				loads[i] += max(0, pop.Load-loads[i]) * sum / rises
+	for network, e := range t.extra {
+		t.extra[network] = e * keep
+		extra += e * keep
+	}
+	// What all PoPs have above their means is demand that is new; what only some
+	// have came from others.
+	share := 0.0
+	switch {
+	case more > extra:
+		share = (more - extra) / rises
+	case extra > 0:
+		less := max(0, more) / extra
+		for network := range t.extra {
+			if t.extra[network] *= less; t.extra[network] < 1e-3 {
+				delete(t.extra, network)
 			}
 		}
 	}
-	return loads
+	for i := range risen {
+		risen[i] *= share
+	}
+	return means, risen
 }
 
 // ceiling returns a PoP's ceiling, the last one if it is not known now, 0 if it
