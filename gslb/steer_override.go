@@ -27,7 +27,7 @@ func (n *Node) SetOverride(ctx context.Context, who Actor, o fleet.SteerOverride
 	return n.audited(who, audit.SteerOverride, o, n.fleet.SetSteerOverride(ctx, o))
 }
 
-// ClearOverride ends the override with the names, PoPs and Only of o.
+// ClearOverride ends the override with the names and PoPs of o.
 func (n *Node) ClearOverride(ctx context.Context, who Actor, o fleet.SteerOverride) error {
 	return n.audited(who, audit.ClearSteerOverride, o, n.fleet.ClearSteerOverride(ctx, o))
 }

@@ -123,26 +123,24 @@ func overrideSteering(ctx context.Context, n *gslb.Node, r ops.Request) error {
 	case actionClear:
 		checked.Reason, checked.Until = "clear", checked.At.Add(1)
 		if err = checked.Validate(); err == nil {
-			// What was asked for by names and PoPs goes, whichever it was.
-			o.Only = true
-			other := o
-			other.Only = false
-			if err := errors.Join(n.ClearOverride(ctx, who, o), n.ClearOverride(ctx, who, other)); err != nil {
-				return ops.Unavailable("the fleet store did not take it: %w", err)
-			}
-			return nil
+			return taken(n.ClearOverride(ctx, who, o))
 		}
 	case actionOnly, actionWithout:
 		if err = checked.Validate(); err == nil {
-			if err := n.SetOverride(ctx, who, o, req.For.Std()); err != nil {
-				return ops.Unavailable("the fleet store did not take it: %w", err)
-			}
-			return nil
+			return taken(n.SetOverride(ctx, who, o, req.For.Std()))
 		}
 	default:
 		err = fmt.Errorf("action: %q is not only, without or clear", req.Action)
 	}
 	return ops.BadRequest("%w", err)
+}
+
+// taken is what a caller learns of a write to the fleet store.
+func taken(err error) error {
+	if err != nil {
+		return ops.Unavailable("the fleet store did not take it: %w", err)
+	}
+	return nil
 }
 
 // gslbFlag says which DNS node to talk to.

@@ -60,7 +60,7 @@ func (o SteerOverride) checkKey() error {
 // steerOverrideKey is made from a sum, for patterns have characters that keys do
 // not.
 func steerOverrideKey(o SteerOverride) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%t", steerName(o.Names), o.Pops, o.Only))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%s", steerName(o.Names), o.Pops))
 	return prefixSteerOverrides + hex.EncodeToString(sum[:12])
 }
 
@@ -79,7 +79,7 @@ func (f *Fleet) SetSteerOverride(ctx context.Context, o SteerOverride) error {
 	return f.update(ctx, steerOverrideKey(o), func([]byte) ([]byte, error) { return value, nil })
 }
 
-// ClearSteerOverride takes the override with the names, PoPs and Only of o away. To
+// ClearSteerOverride takes the override with the names and PoPs of o away. To
 // clear one that is not there succeeds.
 func (f *Fleet) ClearSteerOverride(ctx context.Context, o SteerOverride) error {
 	if err := o.checkKey(); err != nil {
