@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"slices"
 	"time"
 
 	"anyedge/configs"
 	"anyedge/gslb"
 	"anyedge/gslb/steer"
+	"anyedge/internal/ops"
 )
 
 // dnsTimeout bounds one query.
@@ -130,6 +132,37 @@ func last(p netip.Prefix) netip.Addr {
 	}
 	a, _ := netip.AddrFromSlice(b)
 	return a
+}
+
+// steeringExplained checks that the DNS node's account of a decision is what it
+// answers, and that without that PoP it names another.
+func (l *Lab) steeringExplained(ctx context.Context) (string, error) {
+	client := l.cfg.Clients[0].Prefix
+	explain := func(without string) (e gslb.Explanation, err error) {
+		query := url.Values{"name": {l.host()}, "client": {client.String()}, "without": {without}}
+		err = ops.Client{Address: l.layout.dnsAdmin()}.Get(ctx, "/v1/steer?"+query.Encode(), &e)
+		return e, err
+	}
+	a, err := l.lookup(ctx, client)
+	if err != nil {
+		return "", err
+	}
+	answered := l.popsOf(a)
+	e, err := explain("")
+	if err != nil {
+		return "", err
+	}
+	if !slices.Equal(e.Pops, answered) || len(answered) != 1 || e.Scope != a.Scope {
+		return "", fmt.Errorf("clients in %s are sent to %v (scope /%d), and the account says %v (scope /%d)", client, answered, a.Scope, e.Pops, e.Scope)
+	}
+	other, err := explain(answered[0])
+	if err != nil {
+		return "", err
+	}
+	if len(other.Pops) != 1 || other.Pops[0] == answered[0] {
+		return "", fmt.Errorf("without %s clients in %s would be sent to %v", answered[0], client, other.Pops)
+	}
+	return fmt.Sprintf("%s to %s by %s, without it to %s", client, answered[0], e.Source, other.Pops[0]), nil
 }
 
 // dnsAvoids is nil once no client network is sent to the n-th PoP.

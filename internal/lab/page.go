@@ -128,6 +128,8 @@ func (l *Lab) greet() {
 			fmt.Sprintf("dig @%s -p %d %s +short +subnet=%s", l.layout.dns().Addr(), portDNS, www, c.Prefix)})
 	}
 	lines = append(lines, []struct{ what, how string }{
+		{"why that answer, and what if", fmt.Sprintf("%s steer --admin %s --name %s --client %s --without %s", l.Binary, l.layout.dnsAdmin(), www, l.cfg.Clients[0].Prefix, l.nearest(l.cfg.Clients[0]))},
+		{"who goes where by the plan", fmt.Sprintf("%s steer plan --admin %s", l.Binary, l.layout.dnsAdmin())},
 		{"look at " + first.Name, fmt.Sprintf("%s status --admin %s", l.Binary, admin)},
 		{"drain it, and undrain it", fmt.Sprintf("%s drain --admin %s; %s undrain --admin %s", l.Binary, admin, l.Binary, admin)},
 		{"hang its worker", fmt.Sprintf("kill -STOP $(%s status --admin %s --json | sed -n 's/^    \"pid\": \\([0-9]*\\),/\\1/p')", l.Binary, admin)},

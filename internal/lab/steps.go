@@ -22,6 +22,7 @@ func (l *Lab) steps() []step {
 		{"served over HTTP/2", none, func(ctx context.Context) (string, error) { return l.served(ctx, 1, "HTTP/2.0") }},
 		{"a session resumes at every PoP", none, l.resumes},
 		{"DNS answers by client subnet", none, l.dnsSteers},
+		{"steering explained, and what if", none, l.steeringExplained},
 		{"backend added to the inventory", none, l.backendAdded},
 		{"backend removed again", none, l.backendRemoved},
 		{"bad config refused", none, l.badConfig},

@@ -271,7 +271,7 @@ func (p *Planner) measured(in Input, o *Outcome) *assign.Problem {
 	switch {
 	case all > 0:
 		o.Known = 1 - background/all
-	case reported: // that there is no load
+	case reported && len(o.Measured) > 0: // that there is no load
 		o.Known = 1
 	}
 	if len(o.Measured) == 0 || o.Known < 0.5 {
