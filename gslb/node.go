@@ -187,9 +187,14 @@ func (n *Node) tableInput(cfg *configs.GSLB, clients []steer.Client, now time.Ti
 }
 
 // adopt puts a plan in force, and reports whether it did: not if it is about other
-// PoPs than the config has by now.
+// PoPs than the config has by now. Nil is for a config that needs none.
 func (n *Node) adopt(o *planner.Outcome) bool {
 	n.mu.Lock()
+	if o == nil {
+		n.outcome = nil
+		n.mu.Unlock()
+		return false
+	}
 	fits := slices.EqualFunc(n.cfg.Pops, o.Loads, func(a configs.SteerPop, b planner.Pop) bool { return a.Name == b.Name })
 	if fits {
 		n.outcome = o

@@ -65,22 +65,26 @@ func (p *planning) heard(view *fleet.View) {
 // run makes a plan each interval by the clock, so that all DNS nodes do at the
 // same time, and between when something came or went.
 func (p *planning) run(ctx context.Context) {
+	interval := p.node.config().Steering.Interval.Std()
+	last := time.Now().Truncate(interval) // turn
 	for {
-		now := time.Now()
-		interval := p.node.config().Steering.Interval.Std()
-		timer := time.NewTimer(now.Truncate(interval).Add(interval).Sub(now))
-		turn := false
+		timer := time.NewTimer(time.Until(last.Add(interval)))
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
-			turn = true
 		case <-p.wake:
 		}
 		timer.Stop()
 		if ctx.Err() != nil {
 			return
 		}
-		p.step(ctx, time.Now(), turn)
+		now := time.Now()
+		interval = p.node.config().Steering.Interval.Std()
+		turn := now.Truncate(interval).After(last)
+		if turn {
+			last = now.Truncate(interval)
+		}
+		p.step(ctx, now, turn)
 		pause := time.NewTimer(replanPause)
 		select {
 		case <-ctx.Done():
@@ -101,13 +105,17 @@ func (p *planning) step(ctx context.Context, now time.Time, turn bool) {
 	view := n.fleet.View()
 	p.sources.Store(int64(len(view.RTT)))
 	if !slices.ContainsFunc(cfg.Names, func(c configs.SteeredName) bool { return c.Measured() }) {
+		n.adopt(nil)
 		return
 	}
 	in := planInput(cfg, view, now)
 	in.Clients = clients
-	outcome, err := p.planner.Rows(in), error(nil)
+	var outcome *planner.Outcome
+	var err error
 	if slices.ContainsFunc(cfg.Names, func(c configs.SteeredName) bool { return c.Planned() }) {
 		outcome, err = p.planner.Step(in, turn)
+	} else {
+		outcome = p.planner.Rows(in)
 	}
 	if err != nil {
 		n.log.Error("no plan made, the last one stays", "error", err)

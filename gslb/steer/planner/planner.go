@@ -253,19 +253,19 @@ func (p *Planner) Step(in Input, turn bool) (*Outcome, error) {
 
 // measured returns the problem with the demand of now, nil if that is not known.
 func (p *Planner) measured(in Input, o *Outcome) *assign.Problem {
-	loads, risen := p.tracker.loads(in.Now, in.Pops)
 	o.Background = make([]float64, len(in.Pops))
 	weights := make([]float64, len(in.Pops))
 	for m := range in.Measured.All() {
 		weights[m.Pop] += m.Weight
 	}
+	loads, risen := p.tracker.loads(in.Now, in.Pops, weights)
 	all, background, reported := 0.0, 0.0, false
 	for i, load := range loads {
 		reported = reported || !in.Pops[i].At.IsZero()
 		all += load + risen[i]
 		if weights[i] == 0 {
-			o.Background[i] = load + risen[i]
-			background += load + risen[i]
+			o.Background[i] = load
+			background += load
 		}
 	}
 	switch {
@@ -414,8 +414,9 @@ type tracker struct {
 }
 
 // loads returns the mean load of each PoP, and by how much of what it has above
-// that its clients' demand has risen since the last call.
-func (t *tracker) loads(now time.Time, pops []Pop) (means, risen []float64) {
+// that its clients' demand has risen since the last call. Load of a PoP without
+// weights, whose clients nobody knows, is as it is.
+func (t *tracker) loads(now time.Time, pops []Pop, weights []float64) (means, risen []float64) {
 	if t.mean == nil {
 		t.mean, t.ceilings, t.extra = make(map[string]float64), make(map[string]float64), make(map[netip.Prefix]float64)
 	}
@@ -428,7 +429,7 @@ func (t *tracker) loads(now time.Time, pops []Pop) (means, risen []float64) {
 			continue
 		}
 		mean, known := t.mean[pop.Name]
-		if !known {
+		if !known || weights[i] == 0 {
 			mean = pop.Load
 		}
 		means[i] = pop.Load + (mean-pop.Load)*keep
@@ -443,8 +444,12 @@ func (t *tracker) loads(now time.Time, pops []Pop) (means, risen []float64) {
 		}
 	}
 	for network, e := range t.extra {
-		t.extra[network] = e * keep
-		extra += e * keep
+		if e *= keep; e < 1e-3 {
+			delete(t.extra, network)
+			continue
+		}
+		t.extra[network] = e
+		extra += e
 	}
 	// What all PoPs have above their means is demand that is new; what only some
 	// have came from others.
@@ -455,9 +460,7 @@ func (t *tracker) loads(now time.Time, pops []Pop) (means, risen []float64) {
 	case extra > 0:
 		less := max(0, more) / extra
 		for network := range t.extra {
-			if t.extra[network] *= less; t.extra[network] < 1e-3 {
-				delete(t.extra, network)
-			}
+			t.extra[network] *= less
 		}
 	}
 	for i := range risen {
