@@ -37,8 +37,22 @@ type KeyStatus struct {
 // Event is something that happens at a time.
 type Event struct {
 	At   time.Time `json:"at"`
-	What string    `json:"what"`
+	Kind EventKind `json:"kind"`
+	What string    `json:"what"` // in words
 }
+
+// EventKind is a kind of event.
+type EventKind string
+
+// The kinds of events.
+const (
+	Publishing EventKind = "publishing" // of a DNSKEY record
+	Activating EventKind = "activating" // a key begins to sign the zone
+	Offering   EventKind = "offering"   // the parent is asked for a DS record
+	Retiring   EventKind = "retiring"   // a key signs the zone no more
+	Removing   EventKind = "removing"   // of a DNSKEY record
+	Unsigning  EventKind = "unsigning"  // the zone becomes unsigned
+)
 
 // Status returns what a ring is at now.
 func (r Ring) Status(now time.Time) Status {
@@ -55,22 +69,23 @@ func (r Ring) Status(now time.Time) Status {
 			each.DS = ds.String()
 		}
 		s.Keys = append(s.Keys, each)
-		for what, at := range map[string]time.Time{
-			"published":              k.Published,
-			"signs the zone":         k.Active,
-			"asked of the parent":    k.Offered,
-			"signs the zone no more": k.Retired,
-			"removed from DNSKEY":    k.Removed,
+		for _, e := range []Event{
+			{k.Published, Publishing, "is published"},
+			{k.Active, Activating, "signs the zone"},
+			{k.Offered, Offering, "is asked of the parent"},
+			{k.Retired, Retiring, "signs the zone no more"},
+			{k.Removed, Removing, "is published no more"},
 		} {
-			if at.After(now) {
-				s.Next = append(s.Next, Event{at, fmt.Sprintf("%s %d %s", k.Role, k.Tag(), what)})
+			if e.At.After(now) && (e.Kind != Offering || r.Leaving.IsZero()) {
+				e.What = fmt.Sprintf("%s %d %s", k.Role, k.Tag(), e.What)
+				s.Next = append(s.Next, e)
 			}
 		}
 	}
 	if r.Unsigned.After(now) {
-		s.Next = append(s.Next, Event{r.Unsigned, "the zone becomes unsigned"})
+		s.Next = append(s.Next, Event{r.Unsigned, Unsigning, "the zone becomes unsigned"})
 	}
-	slices.SortFunc(s.Next, func(a, b Event) int { return a.At.Compare(b.At) })
+	slices.SortStableFunc(s.Next, func(a, b Event) int { return a.At.Compare(b.At) })
 	switch {
 	case !s.Signed:
 	case !r.Leaving.IsZero():

@@ -48,7 +48,7 @@ func runGSLB(c *invocation) error {
 		Address:   cfg.Admin.Address,
 		Name:      cfg.Node.Name,
 		Gatherer:  registry,
-		Endpoints: gslbEndpoints(node),
+		Endpoints: append(gslbEndpoints(node), dnssecEndpoints(node)...),
 		Page:      gslbPage(cfg.Node.Name, node),
 		Log:       log.With("part", "admin"),
 	})
