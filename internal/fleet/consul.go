@@ -228,29 +228,43 @@ func (c *Consul) BindAndSwap(ctx context.Context, b Binding, key string, value [
 	if err := checkPair(b, key, value); err != nil {
 		return err
 	}
+	for tries := 3; ; tries-- {
+		delayed, err := c.lockAndSwap(ctx, b, key, value, prev)
+		if !delayed || tries == 1 {
+			return err
+		}
+		_ = sleep(ctx, 2*lockDelay) // the next try sees that ctx is done
+	}
+}
+
+// lockAndSwap is one transaction. delayed reports that it was refused for the
+// lock delay after the end of the key's last holder, without a look at the rest.
+func (c *Consul) lockAndSwap(ctx context.Context, b Binding, key string, value []byte, prev uint64) (delayed bool, err error) {
 	ok, answer, _, err := c.client.Txn().Txn(api.TxnOps{
 		{KV: &api.KVTxnOp{Verb: api.KVLock, Key: c.prefix + b.Key, Value: b.Value, Session: string(b.Session)}},
 		{KV: &api.KVTxnOp{Verb: api.KVCAS, Key: c.prefix + key, Value: value, Index: prev}},
 	}, (&api.QueryOptions{}).WithContext(ctx))
 	if err != nil {
-		return fmt.Errorf("write %s: %w", key, err)
+		return false, fmt.Errorf("write %s: %w", key, err)
 	}
 	if ok {
-		return nil
+		return false, nil
 	}
 	var why string
 	for _, e := range answer.Errors {
 		switch {
 		case strings.Contains(e.What, invalidSession):
-			return fmt.Errorf("bind %s: %w", b.Key, ErrSession)
-		case strings.Contains(e.What, lockHeld), strings.Contains(e.What, lockDelayed):
-			return fmt.Errorf("bind %s: %w", b.Key, ErrConflict)
+			return false, fmt.Errorf("bind %s: %w", b.Key, ErrSession)
+		case strings.Contains(e.What, lockDelayed):
+			return true, fmt.Errorf("bind %s: %w", b.Key, ErrConflict)
+		case strings.Contains(e.What, lockHeld):
+			return false, fmt.Errorf("bind %s: %w", b.Key, ErrConflict)
 		case strings.Contains(e.What, staleIndex):
-			return fmt.Errorf("write %s: %w", key, ErrConflict)
+			return false, fmt.Errorf("write %s: %w", key, ErrConflict)
 		}
 		why = e.What
 	}
-	return fmt.Errorf("write %s: transaction rolled back: %s", key, cmp.Or(why, "without a reason"))
+	return false, fmt.Errorf("write %s: transaction rolled back: %s", key, cmp.Or(why, "without a reason"))
 }
 
 // acquire asks Consul once to write value and lock the key for s.
