@@ -123,8 +123,12 @@ func (v *view) answerAt(r *result, z *zone, m match, qtype uint16, owner string,
 	case qtype == dns.TypeANY:
 		// RFC 8482 section 4.2: one made-up record stands for all there are.
 		if steered != "" || m.node != nil && len(m.node.sets) > 0 {
+			ttl := uint32(anyTTL)
+			if limit := z.signing.MaxTTL; limit > 0 {
+				ttl = min(ttl, uint32(limit/time.Second)) // rollovers of keys count on it
+			}
 			set := []dns.RR{&dns.HINFO{
-				Hdr: dns.RR_Header{Name: owner, Rrtype: dns.TypeHINFO, Class: dns.ClassINET, Ttl: anyTTL},
+				Hdr: dns.RR_Header{Name: owner, Rrtype: dns.TypeHINFO, Class: dns.ClassINET, Ttl: ttl},
 				Cpu: "RFC8482",
 			}}
 			r.answer = s.signed(append(r.answer, set...), set, owner)

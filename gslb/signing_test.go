@@ -560,6 +560,24 @@ func TestKeysAskToBeDeleted(t *testing.T) {
 	}
 }
 
+// The record that stands for all others is in no cache for longer than those may
+// be.
+func TestMadeUpRecordHeedsTheLongestTTL(t *testing.T) {
+	zones := testZones()
+	zones[1].Signing.MaxTTL = 10 * time.Minute
+	loaded, err := loadZones(zones)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := newView(loaded, table(t, steering()), nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := ask(t, v, asker("apex.example", dns.TypeANY), "203.0.113.1", true); text(got.Answer) != `apex.example. 600 HINFO "RFC8482" ""` {
+		t.Errorf("%v", got)
+	}
+}
+
 // Who can take NXDOMAIN with a compact denial gets it (RFC 9824 section 5).
 func TestCompactRestoresTheRcode(t *testing.T) {
 	v := signedView(t, Signing{Keys: combined(t, dnssec.Ed25519)})
