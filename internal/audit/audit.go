@@ -54,7 +54,8 @@ const (
 	// Of what steers clients:
 	SteerOverride      Act = "steer_override"
 	ClearSteerOverride Act = "clear_steer_override"
-	Reload             Act = "reload" // of the config
+	DNSSECKeys         Act = "dnssec_keys" // of a zone
+	Reload             Act = "reload"      // of the config
 	Rollout            Act = "rollout"
 	// Of the sessions with upstream routers:
 	Blackhole      Act = "blackhole"

@@ -55,7 +55,7 @@ func changeKeys(ctx context.Context, n *gslb.Node, r ops.Request) error {
 	if err := r.Decode(&req); err != nil {
 		return err
 	}
-	who := gslb.Operator{By: req.By, From: r.Remote}
+	who := gslb.Actor{By: req.By, From: r.Remote.String()}
 	var err error
 	switch role := dnssec.Role(req.Role); {
 	case req.By == "":

@@ -7,12 +7,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"anyedge/configs"
 	"anyedge/gslb"
+	"anyedge/internal/audit"
 	"anyedge/internal/fleet"
 )
 
@@ -112,6 +114,14 @@ func TestDNSSEC(t *testing.T) {
 	do(0, "; edge.example: the parent must have no DS record\n", "ds")
 	do(0, "", "sign", "edge.example")
 	await("the zone stays", func(z gslb.ZoneKeysStatus) bool { return z.InForce == 4 && z.Waiting == "" })
+
+	acts := node.Audit(100)
+	if last := acts[len(acts)-1]; last.Act != audit.DNSSECKeys || last.What != "sign" || last.On != "zone edge.example" || last.By == "" || last.Error != "" {
+		t.Errorf("the last act is %+v", last)
+	}
+	if !slices.ContainsFunc(acts, func(e audit.Entry) bool { return e.What == "roll zsk" && strings.Contains(e.Error, "under way") }) {
+		t.Errorf("a refused act is not in %+v", acts)
+	}
 
 	var answer struct{ Zones []gslb.ZoneKeysStatus }
 	if err := json.Unmarshal([]byte(do(0, "", "status", "--json")), &answer); err != nil || len(answer.Zones) != 1 {
