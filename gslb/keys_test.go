@@ -223,8 +223,7 @@ func (f *follower) ask(context.Context, string) sighting {
 }
 
 // Two nodes over one store sign alike through rollovers of both keys, and a
-// validator that trusts what the parent has is content with each of them. A third
-// node that comes in late, and is without the store half of the time, too.
+// validator that trusts what the parent has is content with each of them.
 func TestNodesRollOverTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store, sealer, parent := fleet.NewMemory(), testSealer(t, "5a"), &follower{t: t}
@@ -244,10 +243,8 @@ func TestNodesRollOverTogether(t *testing.T) {
 			if minute%40 == 0 {
 				parent.follow(nodes[minute/40%2])
 			}
-			for _, n := range nodes {
-				if len(parent.ds) > 0 {
-					zone[n.validate(parent.ds)] = true
-				}
+			if len(parent.ds) > 0 {
+				zone[nodes[minute%2].validate(parent.ds)] = true
 			}
 			entry[fmt.Sprint(parent.ds)] = true
 		}
