@@ -298,11 +298,12 @@ func (k *keyKeeper) advance(ctx context.Context, z *signedZone, now time.Time, v
 	if !changed {
 		z.current, z.index = now, stored.Index
 		var err error
-		if next, changed, err = z.ring.Advance(now, z.name, z.policy, z.parent.take(), rand.Reader); err != nil {
+		if next, changed, err = z.ring.Advance(now, z.name, z.policy, z.parent.news(now), rand.Reader); err != nil {
 			return err
 		}
 	}
 	if !changed {
+		z.parent.fresh = false // until here what it led to may have been lost to a faster node
 		return nil
 	}
 	return k.put(ctx, z.name, next, stored.Index)

@@ -513,7 +513,7 @@ func TestAskResolvers(t *testing.T) {
 		t.Errorf("a zone without DS records: %+v", s)
 	}
 	rcode = dns.RcodeServerFailure
-	if s = (resolvers{at}).ask(t.Context(), "edge.example"); s.err == nil || len(s.answers) != 0 || s.take() != nil {
+	if s = (resolvers{at}).ask(t.Context(), "edge.example"); s.err == nil || len(s.answers) != 0 || s.news(time.Now()) != nil {
 		t.Errorf("a resolver that fails: %+v", s)
 	}
 }

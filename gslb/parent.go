@@ -26,12 +26,12 @@ type sighting struct {
 	fresh   bool  // nobody has acted on it yet
 }
 
-// take returns the answers if they have not been acted on, else nil.
-func (s *sighting) take() [][]dnssec.DS {
-	if !s.fresh {
+// news returns the answers if they have not been acted on, and are not old, as they
+// may be after a time without the store; else nil.
+func (s *sighting) news(now time.Time) [][]dnssec.DS {
+	if !s.fresh || now.Sub(s.at) > parentPace {
 		return nil
 	}
-	s.fresh = false
 	return s.answers
 }
 
