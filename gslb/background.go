@@ -8,16 +8,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SpareProcessors is how many processors (P) of the runtime a process with a
-// Server needs beside those of the sockets: one for who builds a table, and one
-// for the garbage collector, which takes a quarter of all. With fewer, a thread
-// that comes back from a system call with queries has to wait for one, up to the
-// 10 ms of a time slice.
-const SpareProcessors = 2
+// SpareProcessors is how many processors (P) of the runtime a process with a Node
+// needs beside those of the sockets: one for who builds a table, one for who makes
+// a plan, and one for the garbage collector, which takes a quarter of all. With
+// fewer, a thread that comes back from a system call with queries has to wait for
+// one, up to the 10 ms of a time slice.
+const SpareProcessors = 3
 
 // BuildTable is steer.Build on a thread that gives way to those that answer
 // queries: a table of a million networks takes a second of a core.
 func BuildTable(in steer.Input) (table *steer.Table, err error) {
+	background(func() { table, err = steer.Build(in) })
+	return table, err
+}
+
+// background runs f on a thread that gives way to those that answer queries, and
+// returns when f has.
+func background(f func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -25,10 +32,9 @@ func BuildTable(in steer.Input) (table *steer.Table, err error) {
 		// one could not get its priority back.
 		runtime.LockOSThread()
 		giveWay()
-		table, err = steer.Build(in)
+		f()
 	}()
 	<-done
-	return table, err
 }
 
 // giveWay lowers the priority of the thread. It gets a tenth of a contended core,

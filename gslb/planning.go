@@ -112,11 +112,13 @@ func (p *planning) step(ctx context.Context, now time.Time, turn bool) {
 	in.Clients = clients
 	var outcome *planner.Outcome
 	var err error
-	if slices.ContainsFunc(cfg.Names, func(c configs.SteeredName) bool { return c.Planned() }) {
-		outcome, err = p.planner.Step(in, turn)
-	} else {
-		outcome = p.planner.Rows(in)
-	}
+	background(func() {
+		if slices.ContainsFunc(cfg.Names, func(c configs.SteeredName) bool { return c.Planned() }) {
+			outcome, err = p.planner.Step(in, turn)
+		} else {
+			outcome = p.planner.Rows(in)
+		}
+	})
 	if err != nil {
 		n.log.Error("no plan made, the last one stays", "error", err)
 		return

@@ -3,6 +3,7 @@ package geo
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 
 	"github.com/oschwald/maxminddb-golang/v2"
 )
@@ -15,6 +16,11 @@ var errTree = errors.New("the search tree is not a tree")
 // addresses, to which IPv6 networks that embed them lead too; those are passed
 // over.
 func checkTree(db []byte, m maxminddb.Metadata) error {
+	switch m.RecordSize {
+	case 24, 28, 32:
+	default:
+		return fmt.Errorf("records of %d bits are not of the format", m.RecordSize)
+	}
 	octets := m.RecordSize / 4 // of a node, which has two records
 	if m.NodeCount > uint(len(db))/octets {
 		return errors.New("the search tree is longer than the file")
