@@ -150,6 +150,11 @@ consul: $(CONSUL) ## build the Consul server that the tests run against
 generate: ## the JSON Schemas from the config structs
 	$(GO) generate ./...
 
+.PHONY: xdp-object
+xdp-object: ## compile the program that answers DNS queries in the driver (installs clang)
+	test/deps.sh xdp
+	gslb/xdp/bpf/build.sh gslb/xdp/bpf/dns.o
+
 .PHONY: clean
 clean: ## remove what the targets built
 	rm -rf bin $(CACHE) .lab

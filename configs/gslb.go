@@ -20,6 +20,8 @@ type GSLB struct {
 	CookieFile string `yaml:"cookie_file" file:"secret"`
 	// RateLimit bounds equal answers over UDP. Default: no limit.
 	RateLimit *DNSRateLimit `yaml:"rate_limit"`
+	// XDP answers usual queries in the network driver. Default: the sockets answer all.
+	XDP *DNSXDP `yaml:"xdp"`
 	// Keys sign messages between servers (TSIG, RFC 8945).
 	Keys []DNSKey `yaml:"keys"`
 	// Resolvers are asked for the addresses of aliases, the first that answers. Needed
@@ -80,6 +82,16 @@ type DNSRateLimit struct {
 	Slip *int `yaml:"slip" default:"2" range:"0..100"`
 	// Exempt are networks that are not limited.
 	Exempt []netip.Prefix `yaml:"exempt"`
+}
+
+// DNSXDP is the program that answers ahead of the sockets. It needs the
+// capabilities BPF, PERFMON and NET_ADMIN. Answers are not seen by the host's firewall.
+type DNSXDP struct {
+	// Interface is the network interface that queries come from.
+	Interface string `yaml:"interface" required:"true"`
+	// Mode is native, in the driver, or generic, for drivers that cannot. Default
+	// native.
+	Mode string `yaml:"mode" default:"native" enum:"native generic"`
 }
 
 // DNSKey is a key that messages are signed with.

@@ -32,6 +32,14 @@ func (g *GSLB) check(d *document) {
 	}
 	all = append(all, listener{"admin.address", text(g.Admin.Address)})
 	d.unique(len(all), func(i int) (at, string) { return all[i].path, all[i].address })
+	if g.XDP != nil {
+		if n := g.XDP.Interface; len(n) > 15 || strings.ContainsAny(n, "/ :\t\n") {
+			d.report("xdp.interface", "%s is not the name of a network interface", show(n))
+		}
+		if g.RateLimit != nil && g.RateLimit.Responses == 1 {
+			d.report("rate_limit.responses", "the sockets and xdp each have a part of it: at least 2")
+		}
+	}
 	if len(g.NSID) > 128 {
 		d.report("nsid", "longer than 128 octets")
 	}

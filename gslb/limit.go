@@ -54,6 +54,8 @@ const (
 type limiter struct {
 	RateLimit
 	interval uint64 // µs between answers
+	shared   uint64 // the same for the sockets' part of answers that are held
+	held     atomic.Pointer[held]
 	start    time.Time
 	seed     maphash.Seed
 	slots    [limitSets * limitSlots]atomic.Uint64
@@ -64,7 +66,11 @@ func newLimiter(l RateLimit, now time.Time) *limiter {
 	if l.Responses <= 0 {
 		return nil
 	}
-	return &limiter{RateLimit: l, interval: max(uint64(time.Second/time.Microsecond)/uint64(l.Responses), 1), start: now, seed: maphash.MakeSeed()}
+	return &limiter{RateLimit: l, interval: intervalOf(l.Responses), shared: intervalOf(socketsShare(l.Responses)), start: now, seed: maphash.MakeSeed()}
+}
+
+func intervalOf(responses int) uint64 {
+	return max(uint64(time.Second/time.Microsecond)/uint64(responses), 1)
 }
 
 const (
@@ -75,10 +81,18 @@ const (
 // act counts one answer, told apart from others by a number, to a client, and
 // says what is to become of it.
 func (l *limiter) act(from netip.Addr, answer uint64, now time.Time, random uint64) action {
-	if l == nil || slices.ContainsFunc(l.Exempt, func(p netip.Prefix) bool { return p.Contains(from) }) {
+	if l == nil {
 		return sendAnswer
 	}
-	if l.take(l.key(from, answer), uint64(now.Sub(l.start)/time.Microsecond)) {
+	return l.actAt(l.interval, from, answer, now, random)
+}
+
+// actAt is act with another interval between answers, in µs.
+func (l *limiter) actAt(interval uint64, from netip.Addr, answer uint64, now time.Time, random uint64) action {
+	if slices.ContainsFunc(l.Exempt, func(p netip.Prefix) bool { return p.Contains(from) }) {
+		return sendAnswer
+	}
+	if l.take(l.key(from, answer), uint64(now.Sub(l.start)/time.Microsecond), interval) {
 		return sendAnswer
 	}
 	if l.Slip > 0 && random%uint64(l.Slip) == 0 {
@@ -100,7 +114,7 @@ func (l *limiter) key(from netip.Addr, answer uint64) uint64 {
 }
 
 // take counts an answer and reports whether it is within the rate.
-func (l *limiter) take(key, now uint64) bool {
+func (l *limiter) take(key, now, interval uint64) bool {
 	tag := key >> tagShift
 	set := l.slots[key%limitSets*limitSlots:][:limitSlots]
 	for {
@@ -119,10 +133,10 @@ func (l *limiter) take(key, now uint64) bool {
 		if held>>tagShift == tag {
 			until = max(until, held&timeMask)
 		}
-		if until-now > uint64(time.Second/time.Microsecond)-l.interval {
+		if until-now > uint64(time.Second/time.Microsecond)-interval {
 			return false
 		}
-		if slot.CompareAndSwap(held, tag<<tagShift|(until+l.interval)&timeMask) {
+		if slot.CompareAndSwap(held, tag<<tagShift|(until+interval)&timeMask) {
 			return true
 		}
 	}

@@ -287,6 +287,7 @@ func restartNeeded(old, cfg *configs.GSLB) error {
 	fixed("admin", old.Admin, cfg.Admin)
 	fixed("resolvers", old.Resolvers, cfg.Resolvers)
 	fixed("keys", old.Keys, cfg.Keys)
+	fixed("xdp", old.XDP, cfg.XDP)
 	fixed("rate_limit", old.RateLimit, cfg.RateLimit)
 	dot := func(c *configs.GSLB) (dot, doh []netip.AddrPort) {
 		if c.Encrypted == nil {
@@ -318,6 +319,9 @@ func serverConfig(cfg *configs.GSLB) (Config, *atomic.Pointer[tls.Certificate], 
 	}
 	if l := cfg.RateLimit; l != nil {
 		c.RateLimit = RateLimit{Responses: l.Responses, Slip: *cmp.Or(l.Slip, new(2)), Exempt: l.Exempt}
+	}
+	if x := cfg.XDP; x != nil {
+		c.XDP = XDP{Interface: x.Interface, Generic: x.Mode == "generic"}
 	}
 	first, err := readCertificate(cfg)
 	if err != nil || first == nil {

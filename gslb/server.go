@@ -84,6 +84,9 @@ type Config struct {
 	CookieSecrets []CookieSecret
 	// RateLimit bounds what goes out over UDP.
 	RateLimit RateLimit
+	// XDP answers ahead of the sockets. With it a RateLimit has at least 2 responses,
+	// because both have a part of them.
+	XDP XDP
 	// MaxConnections bounds the TCP connections at a time. One client address
 	// gets an eighth of them. Default 1024.
 	MaxConnections int
@@ -98,9 +101,12 @@ type Server struct {
 	log *slog.Logger
 	m   *metrics
 
+	registry prometheus.Registerer
+
 	keys       keyring
 	signatures *signatures
 	changed    chan struct{} // of capacity 1: zones or links are not as they were
+	viewed     chan struct{} // of capacity 1: there is another view
 	limiter    *limiter      // nil if nothing is limited
 
 	mu       sync.Mutex // held while a view is built
@@ -128,6 +134,9 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Server, erro
 	if len(cfg.TLS)+len(cfg.HTTPS) > 0 && cfg.TLSConfig == nil {
 		return nil, errors.New("gslb: encrypted transports need a certificate")
 	}
+	if cfg.XDP.Interface != "" && cfg.RateLimit.Responses == 1 {
+		return nil, errors.New("gslb: a rate limit of one response cannot be shared with XDP")
+	}
 	keys, err := newKeyring(cfg.Keys)
 	if err != nil {
 		return nil, err
@@ -137,7 +146,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Server, erro
 		return nil, err
 	}
 	s := &Server{
-		keys: keys, changed: make(chan struct{}, 1),
+		keys: keys, changed: make(chan struct{}, 1), viewed: make(chan struct{}, 1), registry: reg,
 		cfg: cfg, log: log, m: newMetrics(reg), ready: make(chan struct{}),
 		identity: identity{cookies: cookies{newCookieSecret()}, idle: cfg.IdleTimeout},
 		limiter:  newLimiter(cfg.RateLimit, time.Now()),
@@ -266,9 +275,11 @@ func (s *Server) setView(zones map[name]*zone, table *steer.Table) error {
 		}
 	}
 	defer func() {
-		select {
-		case s.changed <- struct{}{}:
-		default: // it is known already
+		for _, waiting := range []chan struct{}{s.changed, s.viewed} {
+			select {
+			case waiting <- struct{}{}:
+			default: // it is known already
+			}
 		}
 	}()
 	v.identity = s.identity
@@ -323,6 +334,10 @@ func (s *Server) Run(ctx context.Context) error {
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { s.follow(ctx); return nil })
+	if k := s.newKernel(s.addresses[:len(sockets)]); k != nil {
+		group.Go(func() error { s.runKernel(ctx, k); return nil })
+		group.Go(func() error { s.feedKernel(ctx, k); return nil })
+	}
 	gate := newGate(s.cfg.MaxConnections)
 	for _, each := range sockets {
 		for _, conn := range each.udp {

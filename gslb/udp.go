@@ -93,7 +93,7 @@ func (r *udpReader) answer(b *batch, i int) {
 	answer, fast, ok := r.view.respondFast(&r.query, req, b.buffer(i))
 	if ok {
 		if !fast.known && r.limiter != nil {
-			if act := r.limiter.act(from, fast.answer(), r.now, req.random); act != sendAnswer {
+			if act := r.limiter.actFast(from, &fast, r.now, req.random); act != sendAnswer {
 				r.limited(b, i, req, act)
 				return
 			}
@@ -104,11 +104,13 @@ func (r *udpReader) answer(b *batch, i int) {
 	}
 	out := r.respond(r.view, req, nil)
 	if out.msg != nil && !out.known && r.limiter != nil {
-		number := r.limiter.answer(&out, out.name)
-		if fast.which != nil {
-			number = fast.answer() // with signatures it is one all the same
+		var act action
+		if fast.which != nil { // with signatures it is one all the same
+			act = r.limiter.actFast(from, &fast, r.now, req.random)
+		} else {
+			act = r.limiter.act(from, r.limiter.answer(&out, out.name), r.now, req.random)
 		}
-		if act := r.limiter.act(from, number, r.now, req.random); act != sendAnswer {
+		if act != sendAnswer {
 			r.limited(b, i, req, act)
 			return
 		}

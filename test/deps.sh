@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests use from Debian; with "bench", what the benchmarks use
-# too. Without root or apt it changes nothing: tests that miss something skip and
-# say so, benchmarks do not begin.
+# too; with "xdp", only what compiles the program of gslb/xdp. Without root or apt
+# it changes nothing: tests that miss something skip and say so, benchmarks do not
+# begin.
 set -euo pipefail
 
 declare -A package=(
@@ -9,18 +10,23 @@ declare -A package=(
 	[nghttp]=nghttp2-client [nghttpd]=nghttp2-server [nginx]=nginx [haproxy]=haproxy
 	[ip]=iproute2 [nft]=nftables [tcpdump]=tcpdump [ping]=iputils-ping
 )
+declare -A compile=([clang]=clang [llvm-strip]=llvm [/usr/include/bpf/bpf_helpers.h]=libbpf-dev)
 [ "${1:-}" = bench ] && package+=(
 	[caddy]=caddy [wrk]=wrk [dnsperf]=dnsperf [gdnsd]=gdnsd [knotd]=knot [nsd]=nsd
 	[unbound]=unbound [delv]=bind9-dnsutils [dnsviz]=dnsviz [zonemaster-cli]=zonemaster-cli
 )
+[ "${1:-}" = xdp ] && package=()
+for tool in "${!compile[@]}"; do
+	package[$tool]=${compile[$tool]}
+done
 missing=()
 for tool in "${!package[@]}"; do
-	PATH="$PATH:/usr/sbin:/sbin" command -v "$tool" >/dev/null || missing+=("${package[$tool]}")
+	[ -e "$tool" ] || PATH="$PATH:/usr/sbin:/sbin" command -v "$tool" >/dev/null || missing+=("${package[$tool]}")
 done
 [ ${#missing[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
 	echo "not root or not Debian: please install ${missing[*]}" >&2
-	[ "${1:-}" != bench ]
+	[ -z "${1:-}" ]
 	exit
 fi
 timeout 120 apt-get update -qq

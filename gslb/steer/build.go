@@ -206,6 +206,7 @@ func (b *builder) verdict(policy Policy, candidates []candidate, f Family) *verd
 	v := b.verdicts[string(b.key)]
 	if v == nil {
 		decided := b.decide(policy, candidates, f)
+		decided.decisions = decided.ahead()
 		v = &decided
 		b.verdicts[string(b.key)] = v
 	}

@@ -37,6 +37,7 @@ func (b *builder) locate(policy Policy, candidates []candidate, l lot) *tries {
 		b.decided = list
 		t.of[family] = newTrie(list, outside, &b.nodes)
 	}
+	t.regions = Regions{t, len(candidates)}
 	b.tries[key.String()] = t
 	return t
 }

@@ -31,6 +31,8 @@ type verdict struct {
 	choices []*choice
 	lot     lot
 	tries   *tries
+
+	decisions Decisions // the same, for who wants to see it all
 }
 
 // tries decide by the client's address.
@@ -39,6 +41,8 @@ type tries struct {
 	// their number for the lot, or above that for one of the splits.
 	of     [families]trie
 	splits []lot // drawn for the subnet
+
+	regions Regions // these tries
 }
 
 // choice is the part of a reply that belongs to its PoPs.

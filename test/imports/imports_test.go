@@ -46,11 +46,12 @@ var allowed = map[string][]string{
 	"bgp/bfd":    {},
 	"bgp/shield": {},
 
-	"gslb": {"configs", "gslb/dnssec", "gslb/geo", "gslb/steer", "gslb/steer/assign", "gslb/steer/planner", "gslb/steer/rtt", "internal/audit", "internal/fleet"},
+	"gslb": {"configs", "gslb/dnssec", "gslb/geo", "gslb/steer", "gslb/steer/assign", "gslb/steer/planner", "gslb/steer/rtt", "gslb/xdp", "internal/audit", "internal/fleet"},
 	// The node in it puts the pure parts of steering together.
 	"gslb/dnssec": {},
 	"gslb/geo":    {"gslb/steer"},
 	"gslb/steer":  {},
+	"gslb/xdp":    {"gslb/steer"}, // knows decisions, but neither views nor zones
 	// What is decided off the query path; the table takes what comes of it.
 	"gslb/steer/assign":  {},
 	"gslb/steer/planner": {"gslb/steer", "gslb/steer/assign", "gslb/steer/rtt"},
@@ -79,6 +80,7 @@ var owners = []struct {
 	{"github.com/osrg/gobgp/", "bgp", "the speaker hides GoBGP, so that its API and its weaknesses end at one wall"},
 	{"github.com/miekg/dns", "gslb", "steering must stay free of a wire library"},
 	{"github.com/oschwald/maxminddb-golang/", "gslb/geo", "the rest sees networks with a place, whatever file they are from"},
+	{"github.com/cilium/ebpf", "gslb/xdp", "programs in the kernel are an option: all else runs without"},
 	{"github.com/hashicorp/consul/", "internal/fleet", "everything else sees the Store"},
 	{"go.yaml.in/yaml/", "configs", "all config goes through the strict decoder"},
 	{"github.com/quic-go/", "pop/proxy/http3", "the codec hides QUIC, as the others hide their wire"},
