@@ -38,7 +38,7 @@ func (s *Server) newKernel(listen []netip.AddrPort) kernel {
 	}
 	o := xdp.Options{
 		Interface: s.cfg.XDP.Interface, Generic: s.cfg.XDP.Generic, Listen: listen,
-		Log: s.log.With("part", "xdp"), Registry: s.registry,
+		Log: s.log, Registry: s.registry,
 	}
 	if l := s.limiter; l != nil {
 		o.Responses, o.Exempt = l.Responses-socketsShare(l.Responses), l.Exempt

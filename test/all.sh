@@ -23,6 +23,9 @@ ANYEDGE_INTEROP=1 go test -count 1 -timeout 2m -v ./test/interop
 echo "== a small PoP of two nodes under VRRP, with itself and with keepalived, where there is root"
 ANYEDGE_LAB=1 go test -count 1 -timeout 5m ./test/lab/vrrp
 
+echo "== a DNS node that answers in the network driver, where there is root"
+ANYEDGE_LAB=1 go test -count 1 -timeout 2m ./test/lab/dns
+
 echo "== the story: a whole edge on this machine, state in memory"
 timeout 300 bin/anyedge lab --check
 

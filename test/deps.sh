@@ -8,7 +8,7 @@ set -euo pipefail
 declare -A package=(
 	[dig]=dnsutils [curl]=curl [bird]=bird2 [vtysh]=frr [bgpctl]=openbgpd [exabgp]=exabgp [keepalived]=keepalived
 	[nghttp]=nghttp2-client [nghttpd]=nghttp2-server [nginx]=nginx [haproxy]=haproxy
-	[ip]=iproute2 [nft]=nftables [tcpdump]=tcpdump [ping]=iputils-ping
+	[ip]=iproute2 [ethtool]=ethtool [nft]=nftables [tcpdump]=tcpdump [ping]=iputils-ping
 )
 declare -A compile=([clang]=clang [llvm-strip]=llvm [/usr/include/bpf/bpf_helpers.h]=libbpf-dev)
 [ "${1:-}" = bench ] && package+=(
