@@ -82,7 +82,8 @@ func build(t *Table, exempt []netip.Prefix) ([]byte, error) {
 		}
 	}
 	for family := range 2 {
-		native.PutUint32(m.octets[16+4*family:], m.exempt(steer.Family(family), exempt))
+		root := m.exempt(steer.Family(family), exempt) // moves the octets
+		native.PutUint32(m.octets[16+4*family:], root)
 	}
 	if err := m.index(); err != nil {
 		return nil, err
