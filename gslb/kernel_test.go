@@ -2,12 +2,16 @@ package gslb
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"net/netip"
 	"os"
 	"testing"
+	"time"
 
+	"anyedge/gslb/steer"
 	"anyedge/gslb/xdp"
 
 	"github.com/miekg/dns"
@@ -91,5 +95,124 @@ func TestKernelAgreesWithSlow(t *testing.T) {
 	t.Logf("%d of %d in the kernel: %v", answered, asked, trial.Outcomes())
 	if answered*10 < asked*3 {
 		t.Errorf("only %d of %d queries were answered in the kernel", answered, asked)
+	}
+}
+
+// FuzzKernelAgreesWithSlow asserts that what the kernel answers, the slow path
+// answers in the same octets.
+func FuzzKernelAgreesWithSlow(f *testing.F) {
+	v := testView(f)
+	trial := kernelTrial(f, v, xdp.Options{})
+	for _, n := range []string{"www.edge.example", "x.any.edge.example", "hop.edge.example", "nope.edge.example",
+		"x.wild.edge.example", "x.child.edge.example", "hostmaster.edge.example", "ns1.edge.example", "v4only.edge.example"} {
+		for _, q := range variants(asker(n, dns.TypeA)) {
+			wire, err := q.Pack()
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(wire, false)
+		}
+	}
+	f.Fuzz(func(t *testing.T, msg []byte, ipv6 bool) {
+		from := netip.MustParseAddrPort("203.0.113.1:4000")
+		if ipv6 {
+			from = netip.MustParseAddrPort("[2001:db8:a::1]:4000")
+		}
+		if len(msg) > 1400 {
+			return // more than one packet
+		}
+		if kernel, slow := kernelAndSlow(t, v, trial, from, msg); kernel != nil && !bytes.Equal(kernel, slow) {
+			t.Fatalf("query %x\nkernel %x\nslow   %x", msg, kernel, slow)
+		}
+	})
+}
+
+// attachedTrial is a kernel that is asked by trial.
+type attachedTrial struct {
+	*xdp.Trial
+	updated  chan struct{}
+	attached bool
+}
+
+func (a *attachedTrial) Run(context.Context) error { return nil }
+func (a *attachedTrial) Attached() bool            { return a.attached }
+
+func (a *attachedTrial) Update(t *xdp.Table) error {
+	err := a.Trial.Update(t)
+	select {
+	case a.updated <- struct{}{}:
+	default:
+	}
+	return err
+}
+
+// A PoP that goes down is out of the kernel's answers with the next table, and new
+// zones are in.
+func TestKernelFollowsTheView(t *testing.T) {
+	s, err := New(Config{Listen: []netip.AddrPort{kernelAt4}, Zones: testZones(), RateLimit: RateLimit{Responses: 1000}}, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := steering()
+	if err := s.Update(table(t, in)); err != nil {
+		t.Fatal(err)
+	}
+	k := &attachedTrial{kernelTrial(t, s.view.Load(), xdp.Options{}), make(chan struct{}, 1), true}
+	ctx, cancel := context.WithCancel(t.Context())
+	fed := make(chan struct{})
+	go func() { s.feedKernel(ctx, k); close(fed) }()
+	defer func() { cancel(); <-fed }()
+	wire, err := withSubnet("www.edge.example", subnet("198.51.100.0/24")).Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	await := func(want string) {
+		t.Helper()
+		for got := ""; got != want; {
+			select {
+			case <-k.updated:
+			case <-time.After(5 * time.Second):
+				t.Fatalf("the kernel gives %s, want %s", got, want)
+			}
+			kernel, _ := kernelAndSlow(t, s.view.Load(), k.Trial, netip.MustParseAddrPort("198.51.100.1:4000"), wire)
+			got = unpack(t, kernel).Answer[0].(*dns.A).A.String()
+		}
+	}
+	await("192.0.2.1")
+	in.Pops[0].State = steer.Down
+	if err := s.Update(table(t, in)); err != nil {
+		t.Fatal(err)
+	}
+	await("192.0.2.2")
+}
+
+// Of answers that the kernel gives too while it is attached, the sockets have their
+// share, so that both together keep to the limit.
+func TestLimitIsShared(t *testing.T) {
+	start := time.Unix(1_700_000_000, 0)
+	for _, responses := range []int{2, 3, 10, 1000} {
+		l := newLimiter(RateLimit{Responses: responses}, start)
+		both, mine := new(packed), new(packed)
+		attached := true
+		l.held.Store(&held{map[*packed]*xdp.Answer{both: {}}, func() bool { return attached }})
+		sent := func(which *packed, from string) (n int) {
+			for range 2 * responses {
+				if l.actFast(netip.MustParseAddr(from), &fastOutcome{which: which}, start.Add(time.Second), 1) == sendAnswer {
+					n++
+				}
+			}
+			return n
+		}
+		share := socketsShare(responses)
+		if got := sent(both, "192.0.2.1"); got != share || share < 1 || responses-share < 1 {
+			t.Errorf("%d of %d, share %d", got, responses, share)
+		}
+		if got := sent(mine, "192.0.2.1"); got != responses {
+			t.Errorf("%d of %d of an answer of their own", got, responses)
+		}
+		attached = false
+		if got := sent(both, "192.0.3.1"); got != responses {
+			t.Errorf("%d of %d while alone", got, responses)
+		}
 	}
 }

@@ -493,7 +493,7 @@ func TestNoTornAnswers(t *testing.T) {
 	done := make(chan error)
 	go func() {
 		var err error
-		for i := 1; i < 200 && err == nil; i++ {
+		for i := 1; i < 40 && err == nil; i++ {
 			err = x.Update(tables[i%2])
 		}
 		done <- err
