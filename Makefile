@@ -87,7 +87,7 @@ bench-vrrp: deps $(BIN) $(CONSUL) ## takeover times of two nodes under VRRP, and
 	ANYEDGE_LAB=1 $(GO) test -count 1 -timeout 60m -v -run TestTakeover ./test/lab/vrrp -runs $(RUNS)
 
 .PHONY: bench-dns
-bench-dns: $(BIN) ## anyedge beside gdnsd, Knot and NSD: CPU per query and ratios (installs them)
+bench-dns: $(BIN) ## anyedge, with root in the network driver too, beside gdnsd, Knot and NSD: CPU per query and ratios (installs them)
 	test/deps.sh bench
 	$(GO) run ./test/benchdns --out $(CACHE)/bench-dns.md
 

@@ -29,6 +29,7 @@ const (
 	signature
 	size
 	limited
+	noRoom
 	fault
 	outcomes
 )
@@ -36,7 +37,7 @@ const (
 // outcomeNames are values of the label "outcome". All but answered and fault were
 // passed to the sockets.
 var outcomeNames = [outcomes]string{
-	"answered", "stale", "shape", "option", "checksum", "name", "answer", "signature", "size", "limit", "fault",
+	"answered", "stale", "shape", "option", "checksum", "name", "answer", "signature", "size", "limit", "room", "fault",
 }
 
 type metrics struct {

@@ -542,7 +542,7 @@ func TestSteering(t *testing.T) {
 		if v6 {
 			a := [16]byte{0x20, 1}
 			for i := 2; i < 16; i++ {
-				a[i] = byte(r.Uint32()) & byte(r.Uint32()) & 0x11
+				a[i] = byte(r.Uint32()) & 0x11
 			}
 			return netip.AddrFrom16(a)
 		}

@@ -15,7 +15,8 @@
 // processes per query: on a machine that also runs the load, queries per second
 // say more about the neighbours.
 //
-// All traffic stays on loopback. Whatever ends the program, short of SIGKILL,
+// With root, anyedge-xdp is a node that answers in the network driver, in a network
+// namespace behind a veth pair; all other traffic stays on loopback. Whatever ends the program, short of SIGKILL,
 // stops what it started.
 package main
 
@@ -31,6 +32,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"anyedge/test/lab/dns"
 )
 
 func main() {
@@ -56,7 +59,7 @@ func parse(args []string, errOut io.Writer) (options, error) {
 	flags.StringVar(&o.binary, "anyedge", "bin/anyedge", "the binary under test")
 	flags.IntVar(&o.rounds, "rounds", 5, "measurements of each server, 1 to 99")
 	seconds := flags.Int("seconds", 3, "length of one measurement, 1 to 60")
-	only := flags.String("only", "", "servers, separated by commas (default all): anyedge,gdnsd,knot,nsd")
+	only := flags.String("only", "", "servers, separated by commas (default all): anyedge,gdnsd,knot,nsd,anyedge-xdp")
 	flags.StringVar(&o.out, "out", "", "also write the table as Markdown to this file")
 	if err := flags.Parse(args); err != nil {
 		return o, err
@@ -101,6 +104,10 @@ func run(args []string, out, errOut io.Writer) error {
 		return err
 	}
 	results := make(map[string][]result)
+	if missing := dns.Missing(o.binary); missing != nil && slices.ContainsFunc(o.servers, func(s server) bool { return s.name == driver }) {
+		fmt.Fprintf(errOut, "%s is left out: it lacks %v\n", driver, missing)
+		o.servers = slices.DeleteFunc(slices.Clone(o.servers), func(s server) bool { return s.name == driver })
+	}
 	for round := range o.rounds {
 		for _, s := range o.servers {
 			r, err := w.measure(ctx, s, o.length)

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// bar is the most that anyedge may cost, as a ratio to the best peer.
-const bar = 1.1
+// bars are the most that anyedge may cost, as ratios to the best peer.
+var bars = map[string]float64{anyedge: 1.1, driver: 0.3}
 
 // result is one measurement.
 type result struct {
@@ -29,7 +29,7 @@ func report(o options, results map[string][]result) string {
 	b.WriteString("| server | queries/s | CPU per query | least to most | lost | ratio | bar |\n| :--- | ---: | ---: | ---: | ---: | ---: | :--- |\n")
 	best, bestName := math.Inf(1), ""
 	for _, s := range o.servers {
-		if c := median(results[s.name], costOf); s.name != anyedge && c < best {
+		if c := median(results[s.name], costOf); bars[s.name] == 0 && c < best {
 			best, bestName = c, s.name
 		}
 	}
@@ -42,7 +42,7 @@ func report(o options, results map[string][]result) string {
 		least := slices.MinFunc(all, func(a, b result) int { return int(math.Copysign(1, a.cost-b.cost)) })
 		most := slices.MaxFunc(all, func(a, b result) int { return int(math.Copysign(1, a.cost-b.cost)) })
 		ratio, verdict := "", ""
-		if s.name == anyedge && bestName != "" {
+		if bar := bars[s.name]; bar != 0 && bestName != "" {
 			r := math.Round(cost/best*100) / 100 // compared as printed
 			ratio = fmt.Sprintf("%.2f to %s", r, bestName)
 			verdict = fmt.Sprintf("≤ %.1f met", bar)
@@ -53,7 +53,7 @@ func report(o options, results map[string][]result) string {
 		fmt.Fprintf(&b, "| %s | %.0f | %.2f µs | %.2f to %.2f µs | %d | %s | %s |\n", s.name,
 			median(all, func(r result) float64 { return r.rate }), cost, least.cost, most.cost, lost, ratio, verdict)
 	}
-	b.WriteString("\nCPU is user and system time of the server's processes. All figures are medians, but for the sum of the queries lost.\n")
+	b.WriteString("\nCPU is user and system time of the server's processes; of " + driver + " also that of the program in the kernel, by its statistics, and the way there is a veth pair. All figures are medians, but for the sum of the queries lost.\n")
 	return b.String()
 }
 

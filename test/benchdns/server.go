@@ -17,6 +17,7 @@ import (
 	"anyedge/gslb/steer"
 	"anyedge/internal/daemon"
 	"anyedge/test/bench/rig"
+	"anyedge/test/lab/dns"
 )
 
 // server is one that takes part.
@@ -50,6 +51,7 @@ var servers = []server{
 	{"nsd", netip.AddrFrom4([4]byte{127, 0, 78, 4}), func(dir, _ string) (string, []string) {
 		return "nsd", []string{"-d", "-c", filepath.Join(dir, "nsd.conf")}
 	}},
+	{driver, dns.Server4, nil}, // see measureDriver
 }
 
 const (
@@ -61,6 +63,9 @@ const (
 
 // measure is one measurement of a fresh server.
 func (w *world) measure(ctx context.Context, s server, length time.Duration) (r result, err error) {
+	if s.name == driver {
+		return w.measureDriver(ctx, length)
+	}
 	tool, args := s.command(w.dir, w.binary)
 	if tool, err = rig.Find(tool); err != nil {
 		return r, err
@@ -84,14 +89,14 @@ func (w *world) measure(ctx context.Context, s server, length time.Duration) (r 
 	if err := ready(ctx, s); err != nil {
 		return r, fmt.Errorf("it does not serve: %w", err)
 	}
-	if _, err := w.load(ctx, s, warmUp); err != nil {
+	if _, err := w.load(ctx, s.address, here, warmUp); err != nil {
 		return r, err
 	}
 	before, err := rig.CPU(child.Pid())
 	if err != nil {
 		return r, err
 	}
-	l, err := w.load(ctx, s, length)
+	l, err := w.load(ctx, s.address, here, length)
 	if err != nil {
 		return r, err
 	}
@@ -135,18 +140,23 @@ type load struct {
 	took           time.Duration
 }
 
-// load loads a server. It is an error if the answers are not of the kinds that
+// here runs a tool where this program is.
+func here(ctx context.Context, argv ...string) ([]byte, error) {
+	return exec.CommandContext(ctx, argv[0], argv[1:]...).CombinedOutput()
+}
+
+// load loads a server with a tool that is run somewhere. It is an error if the answers are not of the kinds that
 // the queries ask for: a figure of refusals means nothing.
-func (w *world) load(ctx context.Context, s server, length time.Duration) (load, error) {
+func (w *world) load(ctx context.Context, address netip.Addr, run func(ctx context.Context, argv ...string) ([]byte, error), length time.Duration) (load, error) {
 	ctx, cancel := context.WithTimeout(ctx, length+toolGrace)
 	defer cancel()
 	path, err := rig.Find("dnsperf")
 	if err != nil {
 		return load{}, err
 	}
-	out, err := exec.CommandContext(ctx, path, "-s", s.address.String(), "-p", strconv.Itoa(port),
+	out, err := run(ctx, path, "-s", address.String(), "-p", strconv.Itoa(port),
 		"-d", filepath.Join(w.dir, "queries"), "-B", "-c", strconv.Itoa(sockets), "-T", "1", "-q", "200",
-		"-l", strconv.Itoa(int(length.Seconds())), "-t", "2").CombinedOutput()
+		"-l", strconv.Itoa(int(length.Seconds())), "-t", "2")
 	if err != nil {
 		return load{}, fmt.Errorf("dnsperf: %w\n%s", err, out)
 	}

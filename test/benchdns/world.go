@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"text/template"
+
+	"anyedge/test/lab/dns"
 )
 
 // The shape of the zone and of the load.
@@ -90,8 +92,13 @@ func newWorld(dir, binary string) (*world, error) {
 		}
 		files[config] = b.String()
 	}
+	files[driver+"/gslb.yaml"] = strings.ReplaceAll(files["gslb.yaml"], servers[0].address.String(), dns.Server4.String()) +
+		"xdp: {interface: " + dns.Interface + "}\n"
+	files[driver+"/plain.zone"] = files["plain.zone"]
+	// The resolver is on the map, as those of the Internet are: lots go to the sockets.
+	files[driver+"/clients.csv"] = files["clients.csv"] + fmt.Sprintf("%v/32,%d,%d\n", dns.Client4, pops[0].Latitude, pops[0].Longitude)
 	files["queries"] = string(w.mix())
-	for _, folder := range []string{"gdnsd/zones", "gdnsd/geoip", "gdnsd/run", "gdnsd/state", "knot"} {
+	for _, folder := range []string{"gdnsd/zones", "gdnsd/geoip", "gdnsd/run", "gdnsd/state", "knot", driver} {
 		if err := os.MkdirAll(filepath.Join(dir, folder), 0o755); err != nil {
 			return nil, err
 		}

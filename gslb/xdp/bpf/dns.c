@@ -40,7 +40,8 @@ enum outcome {
 	SIGNATURE, // DNSSEC records are asked for
 	SIZE,      // the answer is too long
 	LIMIT,     // over the rate limit
-	FAULT,     // a packet that could not be changed
+	ROOM,      // the driver has no room for the answer
+	FAULT,     // a packet that was changed and could not be sent
 	OUTCOMES,
 };
 
@@ -148,6 +149,8 @@ struct workspace {
 	__u8 source[16], destination[16];
 	__u8 asker[16]; // whom the decision is for
 	__u8 subnet[24];
+	__u8 link[24];  // the Ethernet header
+	__be16 ports[2]; // source and destination
 	struct query query;
 	__u32 value;
 };
@@ -757,24 +760,30 @@ static __always_inline int send(struct xdp_md *ctx, struct workspace *w, struct 
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u64 length = end - data;
 	keep(length);
-	if (bpf_xdp_adjust_tail(ctx, (int)(l4 + sizeof(struct udphdr) + size) - (int)length))
+	if (data + L3_MAX > end || data + l4 + sizeof(struct udphdr) > end)
 		return XDP_PASS;
-	// From here on the query is gone.
+	copy16(w->link, data);
+	get16(w->link + 16) = get16(data + 16);
+	get32(w->ports) = get32(data + l4);
+	// Drivers leave room in front of a packet, but some, such as veth, little behind.
+	int grow = (int)(l4 + sizeof(struct udphdr) + size) - (int)length;
+	if (bpf_xdp_adjust_tail(ctx, grow) && (grow <= 0 || bpf_xdp_adjust_head(ctx, -grow)))
+		return XDP_PASS;
+	// From here on the query is gone. The headers may be where they were or not.
 	if (bpf_xdp_store_bytes(ctx, l4 + sizeof(struct udphdr), w->msg, size))
 		return XDP_ABORTED;
 	data = (void *)(long)ctx->data, end = (void *)(long)ctx->data_end;
 	struct ethhdr *eth = data;
 	struct udphdr *udp = data + l4;
-	if ((void *)(eth + 1) > end || (void *)(udp + 1) > end)
+	if (data + L3_MAX > end || (void *)(udp + 1) > end)
 		return XDP_ABORTED;
-	__u8 mac[6];
-	__builtin_memcpy(mac, eth->h_dest, 6);
-	__builtin_memcpy(eth->h_dest, eth->h_source, 6);
-	__builtin_memcpy(eth->h_source, mac, 6);
-
-	__be16 port = udp->source;
-	udp->source = udp->dest;
-	udp->dest = port;
+	__builtin_memcpy(eth->h_dest, w->link + 6, 6);
+	__builtin_memcpy(eth->h_source, w->link, 6);
+	get16(data + 12) = get16(w->link + 12);
+	if (l3 > sizeof *eth)
+		get32(data + 14) = get32(w->link + 14);
+	udp->source = w->ports[1];
+	udp->dest = w->ports[0];
 	udp->len = bpf_htons(size + sizeof *udp);
 	get64(w->msg + size) = 0;
 	__u64 total = pseudo(w, q, udp);
@@ -793,6 +802,7 @@ static __always_inline int send(struct xdp_md *ctx, struct workspace *w, struct 
 			return XDP_ABORTED;
 		get32(ip) = bpf_htonl(6 << 28);
 		ip->payload_len = udp->len;
+		ip->nexthdr = IPPROTO_UDP;
 		ip->hop_limit = 64;
 		__builtin_memcpy(&ip->saddr, w->destination, 16);
 		__builtin_memcpy(&ip->daddr, w->source, 16);
@@ -801,11 +811,12 @@ static __always_inline int send(struct xdp_md *ctx, struct workspace *w, struct 
 	struct iphdr *ip = data + l3;
 	if ((void *)(ip + 1) > end)
 		return XDP_ABORTED;
-	ip->tos = 0;
+	get16(ip) = bpf_htons(0x4500);
 	ip->tot_len = bpf_htons(size + sizeof *udp + sizeof *ip);
 	ip->id = 0;
 	ip->frag_off = bpf_htons(0x4000); // never to be cut (RFC 9715)
 	ip->ttl = 64;
+	ip->protocol = IPPROTO_UDP;
 	ip->check = 0;
 	ip->saddr = get32(w->destination + 12);
 	ip->daddr = get32(w->source + 12);
@@ -860,7 +871,7 @@ int answer(struct xdp_md *ctx)
 	step();
 	verdict = send(ctx, w, q);
 	if (verdict != XDP_TX)
-		out = FAULT;
+		out = verdict == XDP_PASS ? ROOM : FAULT;
 done:
 	count(out);
 	return verdict;

@@ -41,12 +41,12 @@ const (
 var (
 	Server4 = netip.MustParseAddr("198.18.53.1")
 	Server6 = netip.MustParseAddr("fd53::1")
-	client4 = netip.MustParseAddr("198.18.53.2")
+	Client4 = netip.MustParseAddr("198.18.53.2")
 	client6 = netip.MustParseAddr("fd53::2")
 )
 
 // AdminPort is where the node's config has its admin API, at Server4.
-const AdminPort = 8601
+const AdminPort = 15354
 
 // Lab is a node and its client.
 type Lab struct {
@@ -99,7 +99,7 @@ func Up(ctx context.Context, prefix, dir, binary string) (l *Lab, err error) {
 	}
 	err = l.Client.IP(ctx,
 		"link set lo up",
-		fmt.Sprintf("address add %v/24 dev %s", client4, clientInterface),
+		fmt.Sprintf("address add %v/24 dev %s", Client4, clientInterface),
 		fmt.Sprintf("address add %v/64 dev %s nodad", client6, clientInterface),
 		fmt.Sprintf("link set %s up", clientInterface))
 	if err != nil {

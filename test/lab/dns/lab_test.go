@@ -17,7 +17,7 @@ listen: ["198.18.53.1:53", "[fd53::1]:53"]
 xdp: {interface: dns0, mode: %s}
 zones: [{name: lab.example, file: lab.zone}]
 clients: clients.csv
-admin: {address: "198.18.53.1:8601"}
+admin: {address: "198.18.53.1:15354"}
 pops:
   - {name: fra, latitude: 50, longitude: 8, addresses: [192.0.2.1, "2001:db8::1"]}
   - {name: sin, latitude: 1, longitude: 103, addresses: [192.0.2.2, "2001:db8::2"]}
@@ -31,7 +31,11 @@ const zone = `$TTL 300
 @ IN NS ns
 ns IN A 198.18.53.1
 host IN A 192.0.2.9
+text IN TXT "%s"
 `
+
+// long is a text for which a veth pair has no room behind the query.
+var long = strings.Repeat("x", 190)
 
 const clients = `198.18.53.0/24,50,8
 203.0.113.0/24,1,103
@@ -50,7 +54,7 @@ func up(t *testing.T, prefix, mode string) *Lab {
 		t.Skip("a lab cannot be built here: ", err)
 	}
 	dir := t.TempDir()
-	for name, content := range map[string]string{"gslb.yaml": fmt.Sprintf(config, mode), "lab.zone": zone, "clients.csv": clients} {
+	for name, content := range map[string]string{"gslb.yaml": fmt.Sprintf(config, mode), "lab.zone": fmt.Sprintf(zone, long), "clients.csv": clients} {
 		write(t, filepath.Join(dir, name), content)
 	}
 	l, err := Up(t.Context(), prefix, dir, binary)
@@ -126,6 +130,8 @@ func TestAnswersInTheDriver(t *testing.T) {
 				{"www.lab.example @198.18.53.1 +nocookie +subnet=2001:db8:a::/56", "192.0.2.2", true},
 				{"www.lab.example @198.18.53.1 +nocookie +subnet=10.0.0.0/8", "192.0.2.", false}, // by lot
 				{"lot.lab.example @198.18.53.1 +nocookie", "192.0.2.", false},
+				{"text.lab.example TXT @198.18.53.1 +nocookie", "\"" + long, true},
+				{"text.lab.example TXT @fd53::1 +nocookie", "\"" + long, true},
 				{"none.lab.example @198.18.53.1 +nocookie", "", true},
 			} {
 				before := l.answered(t)
@@ -161,7 +167,7 @@ func TestDriverFollowsTheProcess(t *testing.T) {
 		t.Fatalf("%q", got)
 	}
 
-	write(t, filepath.Join(l.dir, "lab.zone"), strings.NewReplacer("192.0.2.9", "192.0.2.10", " 1 3600", " 2 3600").Replace(zone))
+	write(t, filepath.Join(l.dir, "lab.zone"), strings.NewReplacer("192.0.2.9", "192.0.2.10", " 1 3600", " 2 3600").Replace(fmt.Sprintf(zone, long)))
 	before := l.answered(t)
 	start := time.Now()
 	if err := p.Signal(syscall.SIGHUP); err != nil {
