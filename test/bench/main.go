@@ -57,7 +57,7 @@ func parse(args []string, errOut io.Writer) (options, error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(errOut)
 	flags.StringVar(&o.binary, "anyedge", "bin/anyedge", "the binary under test")
-	flags.IntVar(&o.rounds, "rounds", 3, "measurements of each proxy in each scenario, 1 to 99")
+	flags.IntVar(&o.rounds, "rounds", 5, "measurements of each proxy in each scenario, 1 to 99")
 	seconds := flags.Int("seconds", 4, "length of one measurement, 1 to 60")
 	only := flags.String("only", "", "scenarios, separated by commas (default all): "+strings.Join(names(), ","))
 	proxies := flags.String("proxies", "anyedge,haproxy,nginx,caddy", "who takes part")

@@ -45,7 +45,7 @@ type Drill struct {
 const lead = 300 * time.Millisecond
 
 // look is the pause between two looks at what was seen so far.
-const look = 20 * time.Millisecond
+const look = 100 * time.Millisecond
 
 // Measure plays a drill. The error says that something could not be measured; a
 // client that nobody serves is a result.
