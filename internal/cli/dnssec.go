@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
-	"os/user"
 	"slices"
 	"strings"
 	"time"
@@ -124,11 +123,7 @@ func runDNSSEC(c *invocation) error {
 		}
 		req.Tag = uint16(*tag)
 	}
-	u, err := user.Current()
-	if err != nil {
-		return fmt.Errorf("a change of keys says who: %w", err)
-	}
-	req.By = u.Username
+	req.By = operator()
 	return client.Post(ctx, "/v1/dnssec", req, nil)
 }
 

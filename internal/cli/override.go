@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"os/user"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -128,11 +127,7 @@ func runOverride(c *invocation) error {
 	case !clear && req.Reason == "":
 		return usagef("--reason is required: an override says why")
 	}
-	u, err := user.Current()
-	if err != nil {
-		return fmt.Errorf("an override says who: %w", err)
-	}
-	req.By = u.Username
+	req.By = operator()
 	return ops.Client{Address: *address}.Post(context.Background(), "/v1/override", req, nil)
 }
 

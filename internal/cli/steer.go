@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"os/user"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -338,11 +337,7 @@ func (c *invocation) steerOverride() error {
 	case !clear && req.Reason == "":
 		return usagef("--reason is required: an override says why")
 	}
-	u, err := user.Current()
-	if err != nil {
-		return fmt.Errorf("an override says who: %w", err)
-	}
-	req.By = u.Username
+	req.By = operator()
 	return ops.Client{Address: *address}.Post(context.Background(), "/v1/steer/override", req, nil)
 }
 

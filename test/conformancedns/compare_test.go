@@ -54,20 +54,7 @@ func serve(t *testing.T, all []gslb.Zone) *gslb.Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-	select {
-	case <-s.Ready():
-	case err := <-ended:
-		t.Fatal(err)
-	}
+	run(t, s)
 	return s
 }
 
@@ -335,4 +322,23 @@ func write(t *testing.T, file, text string) string {
 		t.Fatal(err)
 	}
 	return file
+}
+
+// run runs a server until the test ends, and returns when it is ready.
+func run(t *testing.T, s *gslb.Server) {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	select {
+	case <-s.Ready():
+	case err := <-ended:
+		t.Fatal(err)
+	}
 }

@@ -1,7 +1,6 @@
 package conformancedns
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -135,20 +134,7 @@ func TestSubnetsBehindACache(t *testing.T) {
 	if err := s.Update(table); err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-	select {
-	case <-s.Ready():
-	case err := <-ended:
-		t.Fatal(err)
-	}
+	run(t, s)
 	dir := t.TempDir()
 	config := write(t, filepath.Join(dir, "unbound.conf"), fmt.Sprintf(`server:
   interface: %[1]s@%[2]d

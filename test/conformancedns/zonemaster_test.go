@@ -2,7 +2,6 @@ package conformancedns
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -122,20 +121,7 @@ func listen(t *testing.T, addresses []string, zones []gslb.Zone) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-	select {
-	case <-s.Ready():
-	case err := <-ended:
-		t.Fatal(err)
-	}
+	run(t, s)
 }
 
 // edgeZones are the zones to be checked, and the text of the one above.
