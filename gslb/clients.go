@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"anyedge/gslb/steer"
+	"anyedge/internal/cidr"
 )
 
 // Bounds of a map of clients. More than maxClientErrors problems are not listed.
@@ -83,10 +84,12 @@ func parseClient(text string) (c steer.Client, err error) {
 	if len(fields) != 3 {
 		return c, fmt.Errorf("%d fields, want prefix,latitude,longitude", len(fields))
 	}
-	if c.Prefix, err = netip.ParsePrefix(strings.TrimSpace(fields[0])); err != nil {
+	prefix, err := netip.ParsePrefix(strings.TrimSpace(fields[0]))
+	if err != nil {
 		return c, fmt.Errorf("%q is not a network", strings.TrimSpace(fields[0]))
 	}
-	if c.Prefix.Addr().Is4In6() {
+	c.Prefix = cidr.From(prefix)
+	if c.Prefix.Is4In6() {
 		return c, fmt.Errorf("%v is an IPv4 network in IPv6 form", c.Prefix)
 	}
 	if c.Prefix != c.Prefix.Masked() {

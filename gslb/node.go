@@ -181,7 +181,7 @@ func (n *Node) tableInput(cfg *configs.GSLB, clients []steer.Client, now time.Ti
 		Pops: steerPops(cfg, view, now), Clients: clients, Names: steerNames(cfg), Overrides: steerOverrides(view, now), Now: now,
 	}
 	if o := n.outcome; o != nil && o.Fits(in.Pops) {
-		in.Measured, in.Rows, in.Assigned = o.Measured, o.Rows, o.Assigned
+		in.Measured, in.Rows, in.Assigned, in.Shares = o.Measured, o.Rows, o.Assigned, o.Shares
 	}
 	return in
 }

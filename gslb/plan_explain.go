@@ -55,7 +55,7 @@ func (n *Node) Explain(r ExplainRequest) (Explanation, error) {
 	in.Assigned = nil
 	if planned {
 		var err error
-		if in.Assigned, err = outcome.Without(r.Without); err != nil {
+		if in.Assigned, in.Shares, err = outcome.Without(r.Without); err != nil {
 			return Explanation{}, err
 		}
 	}

@@ -262,7 +262,7 @@ func TestLoadIsShedWhenDemandIsNotKnown(t *testing.T) {
 		}
 		shed := 0.0
 		for _, a := range n.outcome.Assigned {
-			for _, s := range a.Shares {
+			for _, s := range n.outcome.Shares[a.Shares] {
 				if s.Pop == 1 {
 					shed += s.Share
 				}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"anyedge/gslb/steer"
+	"anyedge/internal/cidr"
 
 	"github.com/miekg/dns"
 )
@@ -27,10 +28,10 @@ func steering() steer.Input {
 			{Name: "old", State: steer.Up, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.3")}},
 		},
 		Clients: []steer.Client{
-			{Prefix: netip.MustParsePrefix("198.51.100.0/24"), Lat: 48, Lon: 2},
-			{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Lat: 40, Lon: -74},
-			{Prefix: netip.MustParsePrefix("2001:db8:a::/48"), Lat: 40, Lon: -74},
-			{Prefix: netip.MustParsePrefix("127.0.0.0/8"), Lat: 48, Lon: 2},
+			{Prefix: cidr.MustParse("198.51.100.0/24"), Lat: 48, Lon: 2},
+			{Prefix: cidr.MustParse("203.0.113.0/24"), Lat: 40, Lon: -74},
+			{Prefix: cidr.MustParse("2001:db8:a::/48"), Lat: 40, Lon: -74},
+			{Prefix: cidr.MustParse("127.0.0.0/8"), Lat: 48, Lon: 2},
 		},
 	}
 	for _, n := range []string{"www", "*.any", "x.y.empty"} {

@@ -23,6 +23,7 @@ import (
 	"math"
 
 	"anyedge/gslb/steer"
+	"anyedge/internal/cidr"
 
 	"github.com/oschwald/maxminddb-golang/v2"
 )
@@ -99,7 +100,7 @@ func read(db []byte, points *Points, limit int) ([]steer.Client, error) {
 		if !at.known {
 			continue
 		}
-		if err := m.add(steer.Client{Prefix: found.Prefix(), Lat: at.place.lat, Lon: at.place.lon}); err != nil {
+		if err := m.add(steer.Client{Prefix: cidr.From(found.Prefix()), Lat: at.place.lat, Lon: at.place.lon}); err != nil {
 			return nil, err
 		}
 	}

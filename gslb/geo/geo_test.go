@@ -5,13 +5,13 @@ import (
 	"flag"
 	"fmt"
 	"math"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 
 	"anyedge/gslb/steer"
+	"anyedge/internal/cidr"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -190,12 +190,12 @@ func TestReadPoints(t *testing.T) {
 func TestOverride(t *testing.T) {
 	parse := func(list ...string) (all []steer.Client) {
 		for i, p := range list {
-			all = append(all, steer.Client{Prefix: netip.MustParsePrefix(p), Lat: float64(i)})
+			all = append(all, steer.Client{Prefix: cidr.MustParse(p), Lat: float64(i)})
 		}
 		return all
 	}
 	base := parse("10.0.0.0/8", "10.0.0.0/16", "2001:db8::/32")
-	over := []steer.Client{{Prefix: netip.MustParsePrefix("10.0.0.0/16"), Lat: 50}, {Prefix: netip.MustParsePrefix("10.1.0.0/16"), Lat: 51}, {Prefix: netip.MustParsePrefix("2001:db9::/32"), Lat: 52}}
+	over := []steer.Client{{Prefix: cidr.MustParse("10.0.0.0/16"), Lat: 50}, {Prefix: cidr.MustParse("10.1.0.0/16"), Lat: 51}, {Prefix: cidr.MustParse("2001:db9::/32"), Lat: 52}}
 	got := Override(over, base)
 	if want := "10.0.0.0/8 0 0\n10.0.0.0/16 50 0\n10.1.0.0/16 51 0\n2001:db8::/32 2 0\n2001:db9::/32 52 0\n"; lines(got) != want {
 		t.Errorf("got\n%swant\n%s", lines(got), want)

@@ -3,9 +3,9 @@ package geo
 import (
 	"fmt"
 	"math"
-	"net/netip"
 
 	"anyedge/gslb/steer"
+	"anyedge/internal/cidr"
 )
 
 // Cells of the grid per degree: at first, and at last, below which a map is of no
@@ -66,7 +66,7 @@ func (m *merger) snap(d, limit float64) float64 {
 
 // parent returns the network of twice the size around p, the zero one if there
 // is none.
-func parent(p netip.Prefix) netip.Prefix {
+func parent(p cidr.Prefix) cidr.Prefix {
 	above, _ := p.Addr().Prefix(p.Bits() - 1)
-	return above
+	return cidr.From(above)
 }

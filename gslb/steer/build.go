@@ -30,11 +30,10 @@ type builder struct {
 	all    [families][]network
 	merged bool
 	// Scratch, which is large for a million networks or for names with many
-	// candidates: of candidates, verdict, locate, assigned, newTrie.
+	// candidates: of candidates, verdict, locate, newTrie.
 	resolved []candidate
 	key      []byte
 	decided  []decided
-	plan     []int32
 	nodes    [][2]int32
 	input    *Input
 	trace    func(stage) // of each filter, if not nil
@@ -139,7 +138,7 @@ func (b *builder) addClients(clients []Client) (errs []error) {
 		switch {
 		case !c.Prefix.IsValid():
 			errs = append(errs, errors.New("clients: a prefix is not valid"))
-		case c.Prefix != c.Prefix.Masked() || c.Prefix.Addr().Is4In6():
+		case c.Prefix != c.Prefix.Masked() || c.Prefix.Is4In6():
 			errs = append(errs, fmt.Errorf("clients: %v is not in its canonical form", c.Prefix))
 		case i > 0 && c.Prefix == clients[i-1].Prefix:
 			errs = append(errs, fmt.Errorf("clients: %v is listed twice", c.Prefix))

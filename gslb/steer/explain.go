@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"anyedge/internal/cidr"
 )
 
 // Explanation is a decision with what led to it, stage by stage.
@@ -141,9 +143,9 @@ func (t *Table) Explain(q Query, without ...string) (Explanation, error) {
 
 // figure sets what is known of the answers that are left.
 func (e *Explanation) figure(in *Input, left []Answer) {
-	at := around(in.Clients, e.Client, func(c Client) netip.Prefix { return c.Prefix })
-	measured := around(in.Measured, e.Client, func(m Measured) netip.Prefix { return m.Prefix })
-	assigned := around(in.Assigned, e.Client, func(a Assigned) netip.Prefix { return a.Prefix })
+	at := around(in.Clients, e.Client, clientPrefix)
+	measured := around(in.Measured, e.Client, measuredPrefix)
+	assigned := around(in.Assigned, e.Client, assignedPrefix)
 	for _, a := range left {
 		i := slices.IndexFunc(in.Pops, func(p Pop) bool { return p.Name == a.Pop })
 		f := Figure{Pop: a.Pop, Weight: a.Weight, KM: -1, RTT: -1, Share: -1}
@@ -156,7 +158,7 @@ func (e *Explanation) figure(in *Input, left []Answer) {
 		}
 		if assigned != nil {
 			f.Share = 0
-			for _, s := range assigned.Shares {
+			for _, s := range in.Shares[assigned.Shares] {
 				if s.Pop == i {
 					f.Share = s.Share
 				}
@@ -171,7 +173,7 @@ const earthRadius = 6371
 
 // around returns the item of the longest prefix around a client, nil if there is
 // none.
-func around[T any](items []T, client netip.Prefix, prefix func(T) netip.Prefix) (longest *T) {
+func around[T any](items []T, client netip.Prefix, prefix func(T) cidr.Prefix) (longest *T) {
 	if !client.IsValid() || client.Bits() == 0 {
 		return nil
 	}
@@ -201,7 +203,7 @@ func (in *Input) source(policy Policy, reason Reason, client netip.Prefix, figur
 		return "rendezvous of the client's subnet, by weight"
 	}
 	best, source := -1, "the only answer with weight, as nothing is known of the client"
-	consider := func(p netip.Prefix, text string) {
+	consider := func(p cidr.Prefix, text string) {
 		if p.Bits() > best {
 			best, source = p.Bits(), text+" of "+p.String()
 		}
@@ -209,15 +211,15 @@ func (in *Input) source(policy Policy, reason Reason, client netip.Prefix, figur
 	known := func(of func(Figure) float64, least float64) bool {
 		return slices.ContainsFunc(figures, func(f Figure) bool { return of(f) > least })
 	}
-	if a := around(in.Assigned, client, func(a Assigned) netip.Prefix { return a.Prefix }); a != nil && policy == Capacity &&
+	if a := around(in.Assigned, client, assignedPrefix); a != nil && policy == Capacity &&
 		known(func(f Figure) float64 { return f.Share }, 0) {
 		consider(a.Prefix, "plan")
 	}
-	if m := around(in.Measured, client, func(m Measured) netip.Prefix { return m.Prefix }); m != nil && policy != Nearest &&
+	if m := around(in.Measured, client, measuredPrefix); m != nil && policy != Nearest &&
 		known(func(f Figure) float64 { return f.RTT }, -1) {
 		consider(m.Prefix, "measured latency")
 	}
-	if c := around(in.Clients, client, func(c Client) netip.Prefix { return c.Prefix }); c != nil {
+	if c := around(in.Clients, client, clientPrefix); c != nil {
 		consider(c.Prefix, "distance from the place")
 	}
 	return source

@@ -1,12 +1,13 @@
 package steer
 
 import (
-	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
+
+	"anyedge/internal/cidr"
 )
 
 // locate returns the tries that decide among candidates by the client's network.
@@ -31,7 +32,7 @@ func (b *builder) locate(policy Policy, candidates []candidate, l lot) *tries {
 		list := slices.Grow(b.decided[:0], len(networks))
 		for _, n := range networks {
 			if decision := decide(n); decision >= 0 {
-				list = append(list, decided{n.bits, decision})
+				list = append(list, decided{n.Prefix, decision})
 			}
 		}
 		b.decided = list
@@ -46,7 +47,7 @@ func (b *builder) locate(policy Policy, candidates []candidate, l lot) *tries {
 // the source, or -1. Its like by the million are without pointers, so that the
 // garbage collector passes them by.
 type network struct {
-	bits
+	cidr.Prefix
 	client, measured, assigned int32
 }
 
@@ -63,8 +64,8 @@ func (b *builder) networks() *[families][]network {
 	var client, measured, assigned int
 	for client < len(b.clients) || measured < len(in.Measured) || assigned < len(in.Assigned) {
 		// The least of the three, and who has it.
-		least := netip.Prefix{}
-		consider := func(p netip.Prefix) {
+		least := cidr.Prefix{}
+		consider := func(p cidr.Prefix) {
 			if !least.IsValid() || p.Compare(least) < 0 {
 				least = p
 			}
@@ -78,7 +79,7 @@ func (b *builder) networks() *[families][]network {
 		if assigned < len(in.Assigned) {
 			consider(in.Assigned[assigned].Prefix)
 		}
-		n := network{newBits(least), -1, -1, -1}
+		n := network{least, -1, -1, -1}
 		if client < len(b.clients) && b.clients[client].Prefix == least {
 			n.client = int32(client)
 			client++
@@ -92,7 +93,7 @@ func (b *builder) networks() *[families][]network {
 			assigned++
 		}
 		f := IPv6
-		if least.Addr().Is4() {
+		if least.Is4() {
 			f = IPv4
 		}
 		b.all[f] = append(b.all[f], n)
@@ -100,15 +101,13 @@ func (b *builder) networks() *[families][]network {
 	return &b.all
 }
 
-func clientPrefix(c Client) netip.Prefix     { return c.Prefix }
-func measuredPrefix(m Measured) netip.Prefix { return m.Prefix }
-func assignedPrefix(a Assigned) netip.Prefix { return a.Prefix }
+func clientPrefix(c Client) cidr.Prefix     { return c.Prefix }
+func measuredPrefix(m Measured) cidr.Prefix { return m.Prefix }
+func assignedPrefix(a Assigned) cidr.Prefix { return a.Prefix }
 
 // countOf returns how many items are of a family; those of IPv4 come first.
-func countOf[T any](items []T, f Family, prefix func(T) netip.Prefix) int {
-	v4, _ := slices.BinarySearchFunc(items, 128, func(item T, bits int) int {
-		return prefix(item).Addr().BitLen() - bits
-	})
+func countOf[T any](items []T, f Family, prefix func(T) cidr.Prefix) int {
+	v4 := sort.Search(len(items), func(i int) bool { return !prefix(items[i]).Is4() })
 	if f == IPv4 {
 		return v4
 	}
@@ -126,8 +125,10 @@ func (b *builder) decider(policy Policy, candidates []candidate, t *tries) func(
 		assigned = b.assigned(candidates, t)
 	}
 	return func(n network) int32 {
-		if assigned != nil && n.assigned >= 0 && assigned[n.assigned] >= 0 {
-			return assigned[n.assigned]
+		if assigned != nil && n.assigned >= 0 {
+			if decision := assigned[b.input.Assigned[n.assigned].Shares]; decision >= 0 {
+				return decision
+			}
 		}
 		if measured != nil && n.measured >= 0 {
 			if decision := measured[b.input.Measured[n.measured].Row]; decision >= 0 {
@@ -171,44 +172,43 @@ func fastest(row []int32, candidates []candidate) int32 {
 	return best
 }
 
-// assigned decides each of the networks of the plan, -1 if it gives no part to any
-// of the candidates. It adds the splits it needs to t; networks that are divided
-// alike share one. The result is scratch.
+// assigned decides each of the plan's shares, -1 if they give no part to any of the
+// candidates. It adds the splits it needs to t; shares that divide alike have one.
 func (b *builder) assigned(candidates []candidate, t *tries) []int32 {
 	at := make([]int32, len(b.pops)) // of PoPs among the candidates, from 1
 	for i, c := range candidates {
 		at[c.index] = int32(i) + 1
 	}
 	known := make(map[string]int32)
-	decisions := slices.Grow(b.plan[:0], len(b.input.Assigned))
-	for _, a := range b.input.Assigned {
-		decision, parts := int32(-1), 0
-		for _, s := range a.Shares {
-			if i := at[s.Pop] - 1; i >= 0 {
-				decision = i
+	decisions := make([]int32, len(b.input.Shares))
+	for i, shares := range b.input.Shares {
+		decisions[i] = -1
+		parts := 0
+		for _, s := range shares {
+			if c := at[s.Pop] - 1; c >= 0 {
+				decisions[i] = c
 				parts++
 			}
 		}
-		if parts > 1 {
-			var l lot
-			key := ""
-			for _, s := range a.Shares {
-				if i := at[s.Pop] - 1; i >= 0 {
-					l = append(l, newRunner(int(i), candidates[i], s.Share))
-					key += fmt.Sprint(i, s.Share, " ")
-				}
-			}
-			split, ok := known[key]
-			if !ok {
-				split = int32(len(t.splits))
-				known[key] = split
-				t.splits = append(t.splits, l)
-			}
-			decision = int32(len(candidates)) + 1 + split
+		if parts < 2 {
+			continue
 		}
-		decisions = append(decisions, decision)
+		var l lot
+		key := ""
+		for _, s := range shares {
+			if c := at[s.Pop] - 1; c >= 0 {
+				l = append(l, newRunner(int(c), candidates[c], s.Share))
+				key += fmt.Sprint(c, s.Share, " ")
+			}
+		}
+		split, ok := known[key]
+		if !ok {
+			split = int32(len(t.splits))
+			known[key] = split
+			t.splits = append(t.splits, l)
+		}
+		decisions[i] = int32(len(candidates)) + 1 + split
 	}
-	b.plan = decisions
 	return decisions
 }
 
@@ -222,7 +222,7 @@ func (in *Input) checkSources() (errs []error) {
 		}
 	}
 	for i, m := range in.Measured {
-		err := inOrder(i, m.Prefix, func() netip.Prefix { return in.Measured[i-1].Prefix })
+		err := inOrder(i, m.Prefix, func() cidr.Prefix { return in.Measured[i-1].Prefix })
 		if err == nil && (m.Row < 0 || int(m.Row) >= len(in.Rows)) {
 			err = fmt.Errorf("there is no row %d", m.Row)
 		}
@@ -231,12 +231,17 @@ func (in *Input) checkSources() (errs []error) {
 			break
 		}
 	}
-	for i, a := range in.Assigned {
-		err := inOrder(i, a.Prefix, func() netip.Prefix { return in.Assigned[i-1].Prefix })
-		for _, s := range a.Shares {
+	for i, shares := range in.Shares {
+		for _, s := range shares {
 			if s.Pop < 0 || s.Pop >= len(in.Pops) || !(s.Share > 0) || s.Share > 1e18 {
-				err = errors.Join(err, fmt.Errorf("%v of pop %d is not a share", s.Share, s.Pop))
+				errs = append(errs, fmt.Errorf("shares[%d]: %v of pop %d is not a share", i, s.Share, s.Pop))
 			}
+		}
+	}
+	for i, a := range in.Assigned {
+		err := inOrder(i, a.Prefix, func() cidr.Prefix { return in.Assigned[i-1].Prefix })
+		if err == nil && (a.Shares < 0 || int(a.Shares) >= len(in.Shares)) {
+			err = fmt.Errorf("there are no shares %d", a.Shares)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("assigned[%d]: %w", i, err))
@@ -252,9 +257,9 @@ func (in *Input) checkSources() (errs []error) {
 }
 
 // inOrder checks a prefix and that it is above the one before it.
-func inOrder(i int, p netip.Prefix, before func() netip.Prefix) error {
+func inOrder(i int, p cidr.Prefix, before func() cidr.Prefix) error {
 	switch {
-	case !p.IsValid() || p != p.Masked() || p.Addr().Is4In6():
+	case !p.IsValid() || p != p.Masked() || p.Is4In6():
 		return fmt.Errorf("%v is not in its canonical form", p)
 	case i > 0 && before().Compare(p) >= 0:
 		return fmt.Errorf("%v is not above the prefix before", p)

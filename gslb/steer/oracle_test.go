@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"testing"
+
+	"anyedge/internal/cidr"
 )
 
 // The oracle decides by the documentation alone: it scans every network, takes
@@ -108,11 +110,11 @@ lengths:
 // and where the address after their end begins.
 func corners(in Input, v4 bool) (all []netip.Addr) {
 	for _, c := range in.Clients {
-		if c.Prefix.Addr().Is4() != v4 {
+		if c.Prefix.Is4() != v4 {
 			continue
 		}
 		all = append(all, c.Prefix.Addr())
-		if next := last(c.Prefix).Next(); next.IsValid() {
+		if next := last(c.Prefix.Netip()).Next(); next.IsValid() {
 			all = append(all, next)
 		}
 	}
@@ -159,7 +161,7 @@ func world(r *rand.Rand, base netip.Prefix, low, high, networks int) Input {
 			continue
 		}
 		seen[p] = true
-		in.Clients = append(in.Clients, Client{p, r.Float64()*180 - 90, r.Float64()*360 - 180})
+		in.Clients = append(in.Clients, Client{cidr.From(p), r.Float64()*180 - 90, r.Float64()*360 - 180})
 	}
 	return in
 }

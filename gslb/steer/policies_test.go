@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"anyedge/internal/cidr"
 )
 
 // sources adds measured and assigned networks to a random world.
@@ -23,7 +25,7 @@ func sources(r *rand.Rand, in *Input, base netip.Prefix, low, high, networks int
 	seen := make(map[netip.Prefix]bool)
 	prefix := func() netip.Prefix {
 		if len(in.Clients) > 0 && r.IntN(3) == 0 {
-			return in.Clients[r.IntN(len(in.Clients))].Prefix // known of two sources
+			return in.Clients[r.IntN(len(in.Clients))].Prefix.Netip() // known of two sources
 		}
 		p, _ := within(r, base).Prefix(low + r.IntN(high-low+1))
 		return p
@@ -31,7 +33,7 @@ func sources(r *rand.Rand, in *Input, base netip.Prefix, low, high, networks int
 	for range networks {
 		if p := prefix(); !seen[p] {
 			seen[p] = true
-			in.Measured = append(in.Measured, Measured{p, int32(r.IntN(len(in.Rows)))})
+			in.Measured = append(in.Measured, Measured{cidr.From(p), int32(r.IntN(len(in.Rows)))})
 		}
 	}
 	clear(seen)
@@ -41,16 +43,22 @@ func sources(r *rand.Rand, in *Input, base netip.Prefix, low, high, networks int
 			continue
 		}
 		seen[p] = true
-		a := Assigned{Prefix: p}
+		var shares []Share
 		for j := range in.Pops {
 			if r.IntN(3) == 0 {
-				a.Shares = append(a.Shares, Share{j, float64(1+r.IntN(2)) / 4})
+				shares = append(shares, Share{j, float64(1+r.IntN(2)) / 4})
 			}
 		}
-		in.Assigned = append(in.Assigned, a)
+		in.assign(cidr.From(p), shares...)
 	}
 	slices.SortFunc(in.Measured, func(a, b Measured) int { return a.Prefix.Compare(b.Prefix) })
 	slices.SortFunc(in.Assigned, func(a, b Assigned) int { return a.Prefix.Compare(b.Prefix) })
+}
+
+// assign adds a network to the plan.
+func (in *Input) assign(p cidr.Prefix, shares ...Share) {
+	in.Assigned = append(in.Assigned, Assigned{p, int32(len(in.Shares))})
+	in.Shares = append(in.Shares, shares)
 }
 
 // oracleOf decides by the documentation of the policies, for inputs in which the
@@ -89,7 +97,7 @@ func oracleOf(in Input, n Name, f Family, addr netip.Addr) string {
 			continue
 		}
 		var parts []string
-		for _, s := range a.Shares {
+		for _, s := range in.Shares[a.Shares] {
 			if name := in.Pops[s.Pop].Name; slices.Contains(usable, name) {
 				parts = append(parts, fmt.Sprint(name, "*", s.Share))
 			}
@@ -234,9 +242,9 @@ func TestStickyFollowsWeightsAndSubnets(t *testing.T) {
 func TestPlanSplitsFollowTheirShares(t *testing.T) {
 	in := edge()
 	in.Names = []Name{{"plan.example", Capacity, 20 * time.Second, in.Names[0].Answers}}
-	in.Assigned = []Assigned{{netip.MustParsePrefix("100.0.0.0/8"), []Share{{0, 0.6}, {2, 0.4}}}}
+	in.assign(cidr.MustParse("100.0.0.0/8"), Share{0, 0.6}, Share{2, 0.4})
 	before := build(t, in)
-	in.Assigned = []Assigned{{netip.MustParsePrefix("100.0.0.0/8"), []Share{{0, 0.5}, {2, 0.5}}}}
+	in.Shares = [][]Share{{{0, 0.5}, {2, 0.5}}}
 	after := build(t, in)
 	count, moved := 0, 0
 	const subnets = 20000
@@ -308,8 +316,9 @@ func TestExplainLaysOutEachStage(t *testing.T) {
 	in.Now = time.Unix(1_700_000_000, 0)
 	in.Names = []Name{{"plan.example", Capacity, 20 * time.Second, in.Names[0].Answers}}
 	in.Rows = [][]int32{{12_100, 95_000, -1}}
-	in.Measured = []Measured{{netip.MustParsePrefix("198.51.100.0/24"), 0}}
-	in.Assigned = []Assigned{{netip.MustParsePrefix("198.51.96.0/20"), []Share{{0, 0.7}, {1, 0.3}}}, {netip.MustParsePrefix("198.51.100.0/24"), []Share{{0, 1}}}}
+	in.Measured = []Measured{{cidr.MustParse("198.51.100.0/24"), 0}}
+	in.assign(cidr.MustParse("198.51.96.0/20"), Share{0, 0.7}, Share{1, 0.3})
+	in.assign(cidr.MustParse("198.51.100.0/24"), Share{0, 1})
 	in.Overrides = []Override{{Names: "*.example", Pops: "sin", Until: in.Now.Add(time.Hour), Why: "maintenance"}}
 	in.Pops[0].Note = "report 2s old"
 	table := build(t, in)
@@ -363,14 +372,14 @@ func TestBuildRefusesBadSources(t *testing.T) {
 		want   string
 	}{
 		{func(in *Input) { in.Rows = [][]int32{{1}} }, "rows[0]: 1 times for 3 pops"},
-		{func(in *Input) { in.Measured = []Measured{{netip.MustParsePrefix("10.0.0.0/8"), 0}} }, "measured[0]: there is no row 0"},
-		{func(in *Input) { in.Assigned = []Assigned{{netip.MustParsePrefix("10.0.0.1/8"), nil}} }, "assigned[0]: 10.0.0.1/8 is not in its canonical form"},
+		{func(in *Input) { in.Measured = []Measured{{cidr.MustParse("10.0.0.0/8"), 0}} }, "measured[0]: there is no row 0"},
+		{func(in *Input) { in.assign(cidr.MustParse("10.0.0.1/8")) }, "assigned[0]: 10.0.0.1/8 is not in its canonical form"},
+		{func(in *Input) { in.assign(cidr.MustParse("10.0.0.0/8"), Share{3, 1}) }, "shares[0]: 1 of pop 3 is not a share"},
+		{func(in *Input) { in.Assigned = []Assigned{{cidr.MustParse("10.0.0.0/8"), 0}} }, "assigned[0]: there are no shares 0"},
 		{func(in *Input) {
-			in.Assigned = []Assigned{{netip.MustParsePrefix("10.0.0.0/8"), []Share{{3, 1}}}}
-		}, "assigned[0]: 1 of pop 3 is not a share"},
-		{func(in *Input) {
-			p := netip.MustParsePrefix("10.0.0.0/8")
-			in.Assigned = []Assigned{{p, nil}, {p, nil}}
+			p := cidr.MustParse("10.0.0.0/8")
+			in.assign(p)
+			in.assign(p)
 		}, "assigned[1]: 10.0.0.0/8 is not above"},
 		{func(in *Input) { in.Overrides = []Override{{Names: "[", Pops: "*"}} }, `overrides[0]: "[" is not a pattern`},
 	} {
@@ -393,14 +402,15 @@ func BenchmarkBuildLarge(b *testing.B) {
 		p.Addresses = []netip.Addr{netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}), netip.AddrFrom16([16]byte{0x20, 1, 14: byte(i >> 8), 15: byte(i)})}
 		in.Pops = append(in.Pops, p)
 		answers = append(answers, Answer{p.Name, 1})
+		in.Shares = append(in.Shares, []Share{{i, 1}})
 	}
 	var at [places][2]float64
 	for i := range at {
 		at[i] = [2]float64{r.Float64()*180 - 90, r.Float64()*360 - 180}
 	}
 	for i := range networks {
-		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(11 + i>>16), byte(i >> 8), byte(i), 0}), 24)
-		in.Assigned = append(in.Assigned, Assigned{p, []Share{{r.IntN(pops), 1}}})
+		p := cidr.From(netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(11 + i>>16), byte(i >> 8), byte(i), 0}), 24))
+		in.Assigned = append(in.Assigned, Assigned{p, int32(r.IntN(pops))})
 		in.Clients = append(in.Clients, Client{p, at[i%places][0], at[i%places][1]})
 	}
 	for i := range 10_000 {

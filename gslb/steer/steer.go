@@ -69,6 +69,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"anyedge/internal/cidr"
 )
 
 // State is what is known about a PoP's health.
@@ -151,8 +153,9 @@ type Input struct {
 	Measured []Measured
 	Rows     [][]int32
 	// Assigned are the networks that a plan gives PoPs, sorted and unique by
-	// prefix.
+	// prefix. Shares are the parts they refer to.
 	Assigned []Assigned
+	Shares   [][]Share
 	// Overrides are the operator's word on names; those that have expired at Now do
 	// nothing.
 	Overrides []Override
@@ -161,7 +164,7 @@ type Input struct {
 
 // Measured is a network whose round-trip times are known.
 type Measured struct {
-	Prefix netip.Prefix
+	Prefix cidr.Prefix
 	// Row is an index of Input.Rows. A row has an entry for each of Input.Pops, in
 	// µs, below 0 for a PoP that nothing is known of.
 	Row int32
@@ -169,10 +172,10 @@ type Measured struct {
 
 // Assigned is a network and the PoPs that a plan gives it.
 type Assigned struct {
-	Prefix netip.Prefix
-	// Shares are of distinct PoPs; networks may have one slice. Those of PoPs that
-	// a name cannot use are passed over.
-	Shares []Share
+	Prefix cidr.Prefix
+	// Shares is an index of Input.Shares, whose entries are of distinct PoPs. Those
+	// of PoPs that a name cannot use are passed over.
+	Shares int32
 }
 
 // Share is a PoP's part of a network.
@@ -212,7 +215,7 @@ type Pop struct {
 
 // Client is a network and its place.
 type Client struct {
-	Prefix netip.Prefix
+	Prefix cidr.Prefix
 	// Lat and Lon are degrees north and east, -90 to 90 and -180 to 180.
 	Lat, Lon float64
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"anyedge/internal/cidr"
 )
 
 // edge is the input most tests start from: three PoPs on three continents, all
@@ -37,7 +39,7 @@ func edge() Input {
 }
 
 func client(prefix string, lat, lon float64) Client {
-	return Client{netip.MustParsePrefix(prefix), lat, lon}
+	return Client{cidr.MustParse(prefix), lat, lon}
 }
 
 // set changes PoPs of an input by name: a state, "drained", "v4" or "v6" (keeps
@@ -284,9 +286,9 @@ func TestBuildRefuses(t *testing.T) {
 		{func(in *Input) { in.Pops[2].Addresses = []netip.Addr{{}} }, "pops[2]: "},
 		{func(in *Input) { in.Pops[2].Addresses = []netip.Addr{netip.MustParseAddr("::ffff:1.2.3.4")} }, "cannot be an answer"},
 		{func(in *Input) { in.Pops[2].Addresses = []netip.Addr{netip.MustParseAddr("fe80::1%eth0")} }, "cannot be an answer"},
-		{func(in *Input) { in.Clients[0].Prefix = netip.Prefix{} }, "not valid"},
-		{func(in *Input) { in.Clients[0].Prefix = netip.MustParsePrefix("198.51.100.1/24") }, "canonical"},
-		{func(in *Input) { in.Clients[0].Prefix = netip.MustParsePrefix("::ffff:1.2.3.0/120") }, "canonical"},
+		{func(in *Input) { in.Clients[0].Prefix = cidr.Prefix{} }, "not valid"},
+		{func(in *Input) { in.Clients[0].Prefix = cidr.MustParse("198.51.100.1/24") }, "canonical"},
+		{func(in *Input) { in.Clients[0].Prefix = cidr.MustParse("::ffff:1.2.3.0/120") }, "canonical"},
 		{func(in *Input) { in.Clients[1] = in.Clients[0] }, "198.51.100.0/24 is listed twice"},
 		{func(in *Input) { in.Clients[1].Lat = math.Inf(1) }, "203.0.113.0/24: +Inf"},
 		{func(in *Input) { in.Names[1].Name = "Near.example." }, "names[1]: Near.example.: listed twice"},
@@ -370,7 +372,7 @@ func large() Input {
 		p, _ := within(r, netip.MustParsePrefix("0.0.0.0/0")).Prefix(16 + r.IntN(9))
 		if !seen[p] {
 			seen[p] = true
-			in.Clients = append(in.Clients, Client{p, float64(r.IntN(180) - 90), float64(r.IntN(360) - 180)})
+			in.Clients = append(in.Clients, Client{cidr.From(p), float64(r.IntN(180) - 90), float64(r.IntN(360) - 180)})
 		}
 	}
 	slices.SortFunc(in.Clients, CompareClients)

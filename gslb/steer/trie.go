@@ -1,9 +1,10 @@
 package steer
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"slices"
+
+	"anyedge/internal/cidr"
 )
 
 // A trie maps every address of one family to a decision. Inner nodes hold two
@@ -19,7 +20,7 @@ type trie struct {
 
 // decided is a network with its decision.
 type decided struct {
-	bits
+	cidr.Prefix
 	decision int32
 }
 
@@ -38,7 +39,7 @@ func newTrie(networks []decided, outside int32, scratch *[][2]int32) trie {
 // share their first depth bits. inherited is the decision of the nearest network
 // around.
 func (t *trie) build(networks []decided, depth int, inherited int32) int32 {
-	if len(networks) > 0 && int(networks[0].length) == depth {
+	if len(networks) > 0 && networks[0].Bits() == depth {
 		inherited, networks = networks[0].decision, networks[1:]
 	}
 	if len(networks) == 0 {
@@ -60,7 +61,7 @@ func firstOne(networks []decided, depth int) int {
 	low, high := 0, len(networks)
 	for low < high {
 		middle := int(uint(low+high) / 2)
-		if networks[middle].at(depth) == 0 {
+		if networks[middle].Bit(depth) == 0 {
 			low = middle + 1
 		} else {
 			high = middle
@@ -72,7 +73,7 @@ func firstOne(networks []decided, depth int) int {
 // lookup returns the decision for an address of the trie's family and the
 // length of the widest prefix around it that has the same decision.
 func (t *trie) lookup(addr netip.Addr) (decision int32, length int) {
-	high, low := words(addr)
+	high, low := cidr.Words(addr)
 	n := t.root
 	for n >= 0 {
 		n = t.nodes[n][high>>63]
@@ -80,34 +81,4 @@ func (t *trie) lookup(addr netip.Addr) (decision int32, length int) {
 		length++
 	}
 	return ^n, length
-}
-
-// bits are a prefix as bits: those of its address from the top of high on, and
-// how many of them count.
-type bits struct {
-	high, low uint64
-	length    uint8
-}
-
-func newBits(p netip.Prefix) bits {
-	high, low := words(p.Addr())
-	return bits{high, low, uint8(p.Bits())}
-}
-
-// at returns the bit at a depth.
-func (b *bits) at(depth int) uint64 {
-	if depth < 64 {
-		return b.high >> (63 - depth) & 1
-	}
-	return b.low >> (127 - depth) & 1
-}
-
-// words returns the bits of an address from the top of high on.
-func words(addr netip.Addr) (high, low uint64) {
-	octets := addr.As16()
-	high, low = binary.BigEndian.Uint64(octets[:8]), binary.BigEndian.Uint64(octets[8:])
-	if addr.Is4() {
-		return low << 32, 0
-	}
-	return high, low
 }

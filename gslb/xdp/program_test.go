@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"anyedge/gslb/steer"
+	"anyedge/internal/cidr"
 
 	"golang.org/x/sys/unix"
 )
@@ -554,7 +555,7 @@ func TestSteering(t *testing.T) {
 		p, _ := a.Prefix(4 + r.IntN(a.BitLen()-3))
 		if !seen[p] {
 			seen[p] = true
-			in.Clients = append(in.Clients, steer.Client{Prefix: p, Lat: r.Float64()*180 - 90, Lon: r.Float64()*360 - 180})
+			in.Clients = append(in.Clients, steer.Client{Prefix: cidr.From(p), Lat: r.Float64()*180 - 90, Lon: r.Float64()*360 - 180})
 		}
 	}
 	table, err := steer.Build(in)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"anyedge/gslb/steer"
+	"anyedge/internal/cidr"
 )
 
 const zone = "bench.example"
@@ -33,10 +34,10 @@ func input(s size) steer.Input {
 		Pops:     make([]steer.Pop, s.pops),
 		Clients:  make([]steer.Client, s.networks),
 		Assigned: make([]steer.Assigned, s.networks),
+		Shares:   make([][]steer.Share, s.pops),
 		Names:    make([]steer.Name, s.names),
 	}
 	answers := make([]steer.Answer, s.pops)
-	shares := make([][]steer.Share, s.pops)
 	for i := range in.Pops {
 		lat, lon := somewhere()
 		name := fmt.Sprintf("p%03d", i)
@@ -44,17 +45,17 @@ func input(s size) steer.Input {
 			netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}), netip.AddrFrom16([16]byte{0x20, 1, 14: byte(i >> 8), 15: byte(i)}),
 		}}
 		answers[i] = steer.Answer{Pop: name, Weight: 1}
-		shares[i] = []steer.Share{{Pop: i, Share: 1}}
+		in.Shares[i] = []steer.Share{{Pop: i, Share: 1}}
 	}
 	var at [places][2]float64
 	for i := range at {
 		at[i][0], at[i][1] = somewhere()
 	}
 	for i := range s.networks {
-		p := network(s, i)
+		p := cidr.From(network(s, i))
 		place := at[random.IntN(places)]
 		in.Clients[i] = steer.Client{Prefix: p, Lat: place[0], Lon: place[1]}
-		in.Assigned[i] = steer.Assigned{Prefix: p, Shares: shares[random.IntN(s.pops)]}
+		in.Assigned[i] = steer.Assigned{Prefix: p, Shares: int32(random.IntN(s.pops))}
 	}
 	for i := range in.Names {
 		candidates := min(10+i%8*s.pops/8, s.pops)

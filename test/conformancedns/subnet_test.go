@@ -14,6 +14,7 @@ import (
 
 	"anyedge/gslb"
 	"anyedge/gslb/steer"
+	"anyedge/internal/cidr"
 
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,10 +32,10 @@ const (
 // has no right answer.
 func subnetWorld(random *rand.Rand) steer.Input {
 	in := steer.Input{Clients: []steer.Client{
-		{Prefix: netip.MustParsePrefix("0.0.0.0/0"), Lat: 40, Lon: -75},
-		{Prefix: netip.MustParsePrefix("10.0.0.0/8"), Lat: 50, Lon: 8},
-		{Prefix: netip.MustParsePrefix("::/0"), Lat: 40, Lon: -75},
-		{Prefix: netip.MustParsePrefix("2001:db8::/32"), Lat: 1, Lon: 103},
+		{Prefix: cidr.MustParse("0.0.0.0/0"), Lat: 40, Lon: -75},
+		{Prefix: cidr.MustParse("10.0.0.0/8"), Lat: 50, Lon: 8},
+		{Prefix: cidr.MustParse("::/0"), Lat: 40, Lon: -75},
+		{Prefix: cidr.MustParse("2001:db8::/32"), Lat: 1, Lon: 103},
 	}}
 	var answers []steer.Answer
 	for i := range 6 {
@@ -58,7 +59,7 @@ func subnetWorld(random *rand.Rand) steer.Input {
 		}
 		if p = p.Masked(); !seen[p] {
 			seen[p] = true
-			in.Clients = append(in.Clients, steer.Client{Prefix: p, Lat: random.Float64()*120 - 60, Lon: random.Float64()*360 - 180})
+			in.Clients = append(in.Clients, steer.Client{Prefix: cidr.From(p), Lat: random.Float64()*120 - 60, Lon: random.Float64()*360 - 180})
 		}
 	}
 	return in

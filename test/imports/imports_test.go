@@ -46,15 +46,15 @@ var allowed = map[string][]string{
 	"bgp/bfd":    {},
 	"bgp/shield": {},
 
-	"gslb": {"configs", "gslb/dnssec", "gslb/geo", "gslb/steer", "gslb/steer/assign", "gslb/steer/planner", "gslb/steer/rtt", "gslb/xdp", "internal/audit", "internal/fleet"},
+	"gslb": {"configs", "gslb/dnssec", "gslb/geo", "gslb/steer", "gslb/steer/assign", "gslb/steer/planner", "gslb/steer/rtt", "gslb/xdp", "internal/audit", "internal/cidr", "internal/fleet"},
 	// The node in it puts the pure parts of steering together.
 	"gslb/dnssec": {},
-	"gslb/geo":    {"gslb/steer"},
-	"gslb/steer":  {},
+	"gslb/geo":    {"gslb/steer", "internal/cidr"},
+	"gslb/steer":  {"internal/cidr"},
 	"gslb/xdp":    {"gslb/steer"}, // knows decisions, but neither views nor zones
 	// What is decided off the query path; the table takes what comes of it.
 	"gslb/steer/assign":  {},
-	"gslb/steer/planner": {"gslb/steer", "gslb/steer/assign", "gslb/steer/rtt"},
+	"gslb/steer/planner": {"gslb/steer", "gslb/steer/assign", "gslb/steer/rtt", "internal/cidr"},
 	"gslb/steer/rtt":     {},
 	"gslb/steer/world":   {"gslb/steer/assign"},
 
@@ -64,6 +64,7 @@ var allowed = map[string][]string{
 	"configs":                    {},
 	"configs/internal/schemagen": {},
 	"internal/audit":             {},
+	"internal/cidr":              {},
 	"internal/daemon":            {},
 	"internal/fleet":             {},
 	"internal/fleet/consultest":  {},

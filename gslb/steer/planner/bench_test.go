@@ -9,6 +9,7 @@ import (
 
 	"anyedge/gslb/steer"
 	"anyedge/gslb/steer/rtt"
+	"anyedge/internal/cidr"
 )
 
 // BenchmarkStep is a turn of a large fleet: 50 PoPs, 200,000 networks of which each
@@ -27,7 +28,7 @@ func BenchmarkStep(b *testing.B) {
 	for i := range networks {
 		n := netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(16 + i>>16), byte(i >> 8), byte(i), 0}), 24)
 		home := r.IntN(pops)
-		in.Clients = append(in.Clients, steer.Client{Prefix: n, Lat: in.Pops[home].Lat, Lon: in.Pops[home].Lon + 4*r.Float64() - 2})
+		in.Clients = append(in.Clients, steer.Client{Prefix: cidr.From(n), Lat: in.Pops[home].Lat, Lon: in.Pops[home].Lon + 4*r.Float64() - 2})
 		for _, j := range []int{home, (home + 1) % pops} {
 			snapshots[j].Entries = append(snapshots[j].Entries, rtt.Entry{Prefix: n, RTT: time.Duration(2+200*r.Float64()) * time.Millisecond, Weight: 1 + 50*r.Float64()})
 		}

@@ -63,6 +63,7 @@ import (
 	"anyedge/gslb/steer"
 	"anyedge/gslb/steer/assign"
 	"anyedge/gslb/steer/rtt"
+	"anyedge/internal/cidr"
 )
 
 // Config is how a Planner works.
@@ -141,6 +142,7 @@ type Outcome struct {
 	Background []float64
 
 	Assigned []steer.Assigned
+	Shares   [][]steer.Share
 	Measured []steer.Measured
 	Rows     [][]int32
 
@@ -154,10 +156,10 @@ func (o *Outcome) Fits(pops []steer.Pop) bool {
 }
 
 // Without returns what would be assigned if these PoPs were lost, by the plan's
-// demand.
-func (o *Outcome) Without(lost []string) ([]steer.Assigned, error) {
+// demand, and the shares that it refers to.
+func (o *Outcome) Without(lost []string) ([]steer.Assigned, [][]steer.Share, error) {
 	if o.problem == nil || len(lost) == 0 {
-		return o.Assigned, nil
+		return o.Assigned, o.Shares, nil
 	}
 	problem := *o.problem
 	problem.Pops = slices.Clone(problem.Pops)
@@ -169,9 +171,10 @@ func (o *Outcome) Without(lost []string) ([]steer.Assigned, error) {
 	}
 	plan, err := assign.Solve(problem, o.inForce)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return assigned(plan), nil
+	list, shares := assigned(plan)
+	return list, shares, nil
 }
 
 // Planner makes plans, each from the one before.
@@ -247,7 +250,8 @@ func (p *Planner) Step(in Input, turn bool) (*Outcome, error) {
 		}
 	}
 	o.Plan, o.Solved, o.Losses, o.ByMap = p.solved, p.at, p.losses, p.byMap
-	o.Assigned, o.problem, o.inForce = assigned(p.inForce), p.problem, p.inForce
+	o.Assigned, o.Shares = assigned(p.inForce)
+	o.problem, o.inForce = p.problem, p.inForce
 	return o, nil
 }
 
@@ -279,7 +283,7 @@ func (p *Planner) measured(in Input, o *Outcome) *assign.Problem {
 	}
 	problem := &assign.Problem{Rows: o.Rows}
 	for _, m := range o.Measured {
-		problem.Clients = append(problem.Clients, assign.Client{Prefix: m.Prefix, Row: m.Row})
+		problem.Clients = append(problem.Clients, assign.Client{Prefix: m.Prefix.Netip(), Row: m.Row})
 	}
 	i := 0
 	for m := range in.Measured.All() {
@@ -341,12 +345,12 @@ func (p *Planner) assumed(in Input) *assign.Problem {
 	in.Measured = rtt.Merge(in.Now, nil, nil)
 	networks := make([]netip.Prefix, len(in.Clients))
 	for i, c := range in.Clients {
-		networks[i] = c.Prefix
+		networks[i] = c.Prefix.Netip()
 	}
 	measured, rows := newRows(in).of(networks)
 	problem.Rows = rows
 	for _, m := range measured {
-		problem.Clients = append(problem.Clients, assign.Client{Prefix: m.Prefix, Row: m.Row, Demand: each})
+		problem.Clients = append(problem.Clients, assign.Client{Prefix: m.Prefix.Netip(), Row: m.Row, Demand: each})
 	}
 	p.byMap = true
 	return problem
@@ -380,27 +384,29 @@ func sameOpen(pops []assign.Pop, plan *assign.Plan) bool {
 	})
 }
 
-// assigned returns a plan as a steering table takes it.
-func assigned(plan *assign.Plan) []steer.Assigned {
-	whole := make([][]steer.Share, len(plan.Pops))
-	for i := range whole {
-		whole[i] = []steer.Share{{Pop: i, Share: 1}}
+// assigned returns a plan as a steering table takes it, and the shares that it
+// refers to.
+func assigned(plan *assign.Plan) ([]steer.Assigned, [][]steer.Share) {
+	all := make([][]steer.Share, len(plan.Pops)) // at first those of one PoP alone
+	for i := range all {
+		all[i] = []steer.Share{{Pop: i, Share: 1}}
 	}
 	list := make([]steer.Assigned, 0, plan.Len())
 	for prefix, fractions := range plan.All() {
 		switch len(fractions) {
 		case 0:
 		case 1:
-			list = append(list, steer.Assigned{Prefix: prefix, Shares: whole[fractions[0].Pop]})
+			list = append(list, steer.Assigned{Prefix: cidr.From(prefix), Shares: int32(fractions[0].Pop)})
 		default:
 			shares := make([]steer.Share, len(fractions))
 			for i, f := range fractions {
 				shares[i] = steer.Share{Pop: f.Pop, Share: f.Share}
 			}
-			list = append(list, steer.Assigned{Prefix: prefix, Shares: shares})
+			list = append(list, steer.Assigned{Prefix: cidr.From(prefix), Shares: int32(len(all))})
+			all = append(all, shares)
 		}
 	}
-	return list
+	return list, all
 }
 
 // tracker remembers the load and the ceilings of PoPs.

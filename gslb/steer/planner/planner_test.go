@@ -11,6 +11,7 @@ import (
 	"anyedge/gslb/steer"
 	"anyedge/gslb/steer/assign"
 	"anyedge/gslb/steer/rtt"
+	"anyedge/internal/cidr"
 )
 
 var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -89,7 +90,7 @@ func (e *edge) input() Input {
 		snapshots = append(snapshots, s)
 	}
 	for i, n := range e.nets {
-		in.Clients = append(in.Clients, steer.Client{Prefix: n, Lat: e.at[i][0], Lon: e.at[i][1]})
+		in.Clients = append(in.Clients, steer.Client{Prefix: cidr.From(n), Lat: e.at[i][0], Lon: e.at[i][1]})
 	}
 	in.Measured = rtt.Merge(e.now, e.names, snapshots)
 	return in
@@ -113,8 +114,8 @@ func (e *edge) follow(o *Outcome) {
 		}
 	}
 	for _, a := range o.Assigned {
-		for _, s := range a.Shares {
-			e.homes[index[a.Prefix]][s.Pop] = s.Share
+		for _, s := range o.Shares[a.Shares] {
+			e.homes[index[a.Prefix.Netip()]][s.Pop] = s.Share
 		}
 	}
 }
@@ -232,10 +233,10 @@ func TestNodesAgreeWhateverTheirPast(t *testing.T) {
 	differ := 0.0
 	for i := range a.Assigned {
 		var x, y [4]float64
-		for _, s := range a.Assigned[i].Shares {
+		for _, s := range a.Shares[a.Assigned[i].Shares] {
 			x[s.Pop] = s.Share
 		}
-		for _, s := range b.Assigned[i].Shares {
+		for _, s := range b.Shares[b.Assigned[i].Shares] {
 			y[s.Pop] = s.Share
 		}
 		for j := range x {
@@ -294,7 +295,7 @@ func TestWithoutMeasurementsTheMapAndTheLoadDecide(t *testing.T) {
 	}
 	share := func(o *Outcome, pop int) (n float64) {
 		for _, a := range o.Assigned {
-			for _, s := range a.Shares {
+			for _, s := range o.Shares[a.Shares] {
 				if s.Pop == pop {
 					n += s.Share
 				}
@@ -330,7 +331,7 @@ func TestNothingKnownPlansNothing(t *testing.T) {
 	if err != nil || o.Mode != None || len(o.Assigned) != 0 || !o.Fits([]steer.Pop{{Name: "a"}, {Name: "b"}}) || o.Fits([]steer.Pop{{Name: "b"}, {Name: "a"}}) {
 		t.Errorf("%v %+v", err, o)
 	}
-	in.Clients = []steer.Client{{Prefix: netip.MustParsePrefix("20.0.0.0/24")}}
+	in.Clients = []steer.Client{{Prefix: cidr.MustParse("20.0.0.0/24")}}
 	if o, err := New(usual).Step(in, true); err != nil || o.Mode != None {
 		t.Errorf("a map but no load: %v %s", err, o.Mode)
 	}
@@ -365,11 +366,11 @@ func TestBackgroundAndAnycast(t *testing.T) {
 	if o.Known != 0.6 {
 		t.Errorf("known %v", o.Known)
 	}
-	lost, err := o.Without([]string{"a"})
-	if err != nil || len(lost) != 1 || lost[0].Shares[0].Pop != 2 {
+	lost, shares, err := o.Without([]string{"a"})
+	if err != nil || len(lost) != 1 || shares[lost[0].Shares][0].Pop != 2 {
 		t.Errorf("without a: %v %v", lost, err)
 	}
-	if o.Assigned[0].Shares[0].Pop != 0 {
+	if o.Shares[o.Assigned[0].Shares][0].Pop != 0 {
 		t.Errorf("assigned %v", o.Assigned)
 	}
 }
@@ -377,7 +378,7 @@ func TestBackgroundAndAnycast(t *testing.T) {
 func TestLocatedFindsTheLongestNetworkAround(t *testing.T) {
 	var clients []steer.Client
 	for _, p := range []string{"10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "10.3.0.0/16", "20.0.5.0/24", "2001:db8::/32"} {
-		clients = append(clients, steer.Client{Prefix: netip.MustParsePrefix(p)})
+		clients = append(clients, steer.Client{Prefix: cidr.MustParse(p)})
 	}
 	for network, want := range map[string]int32{
 		"10.0.9.0/24": 0, "10.1.9.0/24": 1, "10.1.2.0/24": 2, "10.2.0.0/16": 0, "10.3.3.0/24": 3, "11.0.0.0/24": -1,

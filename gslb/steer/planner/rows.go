@@ -9,6 +9,7 @@ import (
 	"anyedge/gslb/steer"
 	"anyedge/gslb/steer/assign"
 	"anyedge/gslb/steer/rtt"
+	"anyedge/internal/cidr"
 )
 
 const (
@@ -58,7 +59,7 @@ func (r *rows) of(networks []netip.Prefix) ([]steer.Measured, [][]int32) {
 		r.index, r.all, r.km = make(map[string]int32), nil, make(map[[2]int16][]float64)
 		list := make([]steer.Measured, 0, len(networks))
 		for i, network := range networks {
-			list = append(list, steer.Measured{Prefix: network, Row: r.row(network, places[i])})
+			list = append(list, steer.Measured{Prefix: cidr.From(network), Row: r.row(network, places[i])})
 			if len(r.all) > limit && r.step < 8 {
 				break
 			}
@@ -147,7 +148,8 @@ func located(networks []netip.Prefix, clients []steer.Client) []int32 {
 	}
 	next := 0
 	for i, network := range networks {
-		for ; next < len(clients) && clients[next].Prefix.Compare(network) <= 0; next++ {
+		here := cidr.From(network)
+		for ; next < len(clients) && clients[next].Prefix.Compare(here) <= 0; next++ {
 			leave(clients[next].Prefix.Addr())
 			around = append(around, int32(next))
 		}
