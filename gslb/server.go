@@ -118,6 +118,8 @@ type Server struct {
 
 	view atomic.Pointer[view]
 
+	ordinary sync.Once // tells that the readers have no real-time priority
+
 	ready     chan struct{}
 	addresses []netip.AddrPort // written before ready is closed
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"runtime"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -34,24 +33,25 @@ func (s *Server) serveUDP(ctx context.Context, socket *os.File) error {
 	return err
 }
 
-// rescheduleAfter is less than the 10 ms after which the runtime takes a
-// goroutine for one that keeps others waiting, and takes its processor away in
-// every system call.
-const rescheduleAfter = 5 * time.Millisecond
+// adaptEvery is how often the priority of a thread follows its load. It is also
+// for how long a flood has it.
+const adaptEvery = 5 * time.Millisecond
 
 // answerBatches receives and answers batch after batch. Nothing in an answer
 // waits.
 func (s *Server) answerBatches(ctx context.Context, fd uintptr) error {
 	b := newBatch()
-	r := udpReader{Server: s, tally: newTally(s.m)}
-	var scheduled time.Time
+	r := udpReader{Server: s, tally: newTally(s.m), now: time.Now()}
+	priority := newRealtime(r.now)
+	if priority.refused != nil {
+		s.ordinary.Do(func() { s.log.Info("queries are answered at ordinary priority", "error", priority.refused) })
+	}
 	n := 0
 	for {
-		if r.now.Sub(scheduled) > rescheduleAfter {
-			runtime.Gosched()
-			scheduled = r.now
+		if r.now.Sub(priority.looked) > adaptEvery {
+			priority.adapt(r.now)
 		}
-		if 1 < n && n < batchSize {
+		if 1 < n && n < batchSize && !priority.raised {
 			// Under load others who want the core go first: more queries come
 			// together meanwhile, and each costs less. A core without others goes
 			// on at once, and so does a socket with more than a batch to answer.

@@ -12,7 +12,8 @@
 // at a fixed rate, each timed from just before it is sent to when the kernel has
 // the answer, so that waiting for a core of its own does not count against the
 // server, and a slow answer holds up no later query. Before that, the same
-// without rebuilding.
+// without rebuilding. Queries in whose time the host of a virtual machine had one
+// of its cores do not count; how many, is said.
 //
 // Every second rebuild also changes the set of steered names, for which all of
 // them are packed anew.
@@ -224,7 +225,7 @@ func (p *part) stop() {
 }
 
 // render is a Markdown table of the figures and the bars.
-func render(o options, alone, serving result, quiet, busy latencies) string {
+func render(o options, alone, serving result, quiet, busy asked) string {
 	var b strings.Builder
 	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease") // a report without it is one too
 	fmt.Fprintf(&b, "%d PoPs, %d names, %d client networks. %d cores, Linux %s, %s. %d queries/s for %v each. Measured on %s.\n\n",

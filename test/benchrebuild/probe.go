@@ -81,10 +81,12 @@ func (p *prober) close() {
 	}
 }
 
-// run asks for some time and returns how long the answers took.
-func (p *prober) run(ctx context.Context, length time.Duration) (latencies, error) {
+// run asks for some time and returns how long the answers took, of queries in
+// whose time no core was away.
+func (p *prober) run(ctx context.Context, length time.Duration) (asked, error) {
 	count := int(length.Seconds() * float64(p.rate))
-	all := make(latencies, 0, count)
+	all := make([]interval, 0, count)
+	unwatch := watch()
 	done := make(chan struct{})
 	var received error
 	var finish atomic.Int64 // when to give up, once all is sent
@@ -97,18 +99,27 @@ func (p *prober) run(ctx context.Context, length time.Duration) (latencies, erro
 	err := p.send(ctx, count)
 	finish.Store(time.Now().Add(lateAfter).UnixNano())
 	<-done
+	away := unwatch()
 	if err = errors.Join(err, received); err != nil {
-		return nil, err
+		return asked{}, err
+	}
+	var a asked
+	for _, i := range all {
+		if touches(away, i) {
+			a.away++
+		} else {
+			a.latencies = append(a.latencies, time.Duration(i.to-i.from))
+		}
 	}
 	for i := range p.sent {
 		for id := range p.sent[i] {
 			if p.sent[i][id].Swap(0) != 0 {
-				all = append(all, lateAfter)
+				a.latencies = append(a.latencies, lateAfter)
 			}
 		}
 	}
-	slices.Sort(all)
-	return all, nil
+	slices.Sort(a.latencies)
+	return a, nil
 }
 
 // send sends the queries, each at its time, however late the answers are.
@@ -117,7 +128,7 @@ func (p *prober) send(ctx context.Context, count int) error {
 	defer runtime.UnlockOSThread()
 	// Where it may, the thread goes before all others: between the time of a query
 	// and its system call nothing shall come.
-	unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}, 0)
+	raise(1)
 	defer unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL}, 0)
 	random := rand.New(rand.NewPCG(3, 4))
 	start := time.Now()
@@ -160,7 +171,7 @@ func (p *prober) question(random *rand.Rand) []byte {
 }
 
 // receive collects the answers until all have come, or the time to give up.
-func (p *prober) receive(all latencies, count int, finish *atomic.Int64) (latencies, error) {
+func (p *prober) receive(all []interval, count int, finish *atomic.Int64) ([]interval, error) {
 	var events [sockets]unix.EpollEvent
 	msg, control := make([]byte, 4096), make([]byte, 64)
 	for len(all) < count {
@@ -188,7 +199,7 @@ func (p *prober) receive(all latencies, count int, finish *atomic.Int64) (latenc
 					return all, fmt.Errorf("an answer without addresses: %x", msg[:n])
 				}
 				if sent := p.sent[e.Fd][binary.BigEndian.Uint16(msg)].Swap(0); sent != 0 {
-					all = append(all, time.Duration(at-sent))
+					all = append(all, interval{sent, at})
 				}
 			}
 		}
@@ -203,6 +214,19 @@ func timestamp(control []byte) (int64, error) {
 	}
 	data := control[unix.CmsgLen(0):]
 	return int64(binary.NativeEndian.Uint64(data))*1e9 + int64(binary.NativeEndian.Uint64(data[8:])), nil
+}
+
+// asked is what came of a run: how long the answers took, and how many queries do
+// not count, because the host had a core meanwhile.
+type asked struct {
+	latencies
+	away int
+}
+
+// String adds to that of the latencies what does not count.
+func (a asked) String() string {
+	share := 100 * float64(a.away) / float64(max(a.away+len(a.latencies), 1))
+	return fmt.Sprintf("%v; %.1f %% left out, when the host had a core", a.latencies, share)
 }
 
 // latencies are sorted.
