@@ -29,9 +29,9 @@ const (
 	rttQueue = 16
 )
 
-// measurer gathers the round-trip times that workers report, and publishes what
-// may be known of them. Nothing waits for it: it has a session of its own with the
-// fleet store, and what comes too fast is dropped.
+// measurer gathers the round-trip times and the requests that workers report, and
+// publishes what may be known of them. Nothing waits for it: it has a session of its
+// own with the fleet store, and what comes too fast is dropped.
 //
 // That session lasts for an hour. So the times outlive a restart of the agent,
 // whose next process goes on from them, and nothing is kept of a node that is gone
@@ -94,6 +94,9 @@ func (m *measurer) gather(now time.Time, r proxy.RTTs) {
 	for one := range r.All() {
 		m.collector.Add(now, one.Client, one.RTT, one.Connections)
 		m.metrics.samples.Inc()
+	}
+	for client, requests := range r.Requests() {
+		m.collector.AddRequests(now, client, requests)
 	}
 	m.metrics.networks.Set(float64(m.collector.Len()))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -94,6 +95,13 @@ func reader(t *testing.T, store fleet.Store) *fleet.Fleet {
 	return f
 }
 
+// asks has the measurer take requests of one client.
+func (m *measuring) asks(client string, requests int) {
+	var r proxy.RTTs
+	r.AddRequests(netip.MustParseAddr(client), requests)
+	m.take(r)
+}
+
 // known merges what a reader has, and says what it means for clients: PoP, RTT in
 // ms, rounded to tens, and the network that it was measured for.
 func known(t *testing.T, f *fleet.Fleet, client string) (list []string) {
@@ -154,6 +162,28 @@ func TestRTTReachesTheDNS(t *testing.T) {
 		expect(t, dns, "198.51.101.0/24", "iad 50 198.51.101.0/24")
 		if r := dns.View().RTT[0]; r.Node != "fra-1" || r.Pop != "fra" || time.Since(r.At) > rttEvery {
 			t.Errorf("%+v", r)
+		}
+	})
+}
+
+// A network's requests are published beside its connections.
+func TestRequestsReachTheDNS(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleet.NewMemory()
+		dns := reader(t, store)
+		fra := measure(t, store, "fra-1", "fra")
+		fra.sees("203.0.113.0/24", 40, 10*time.Millisecond)
+		fra.sees("198.51.100.0/24", 40, 10*time.Millisecond)
+		fra.asks("203.0.113.1", 40*16*100)
+		time.Sleep(rttEvery + 30*time.Second)
+		s, err := rtt.Decode(dns.View().RTT[0].Data)
+		if err != nil || len(s.Entries) != 2 {
+			t.Fatalf("%+v, %v", s, err)
+		}
+		for i, want := range []float64{0, 100} { // for each connection
+			if e := s.Entries[i]; math.Abs(e.Requests/e.Weight-want) > 0.04*want {
+				t.Errorf("%+v: %.1f requests for each connection, want %v", e, e.Requests/e.Weight, want)
+			}
 		}
 	})
 }

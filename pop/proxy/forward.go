@@ -92,6 +92,7 @@ func (f *forward) serve(ctx context.Context) {
 		return
 	}
 	count := f.worker.requests.Add(1)
+	f.worker.rtts.requested(x.Conn, f.codec.config.TrustedHops)
 	if err != nil {
 		x.Refusal = exchange.Refusal{Status: 400, Reason: err.Error()}
 		f.refuse()

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"anyedge/pop/link"
+	"anyedge/pop/proxy/exchange"
 )
 
 // The kernel knows the round-trip time of every TCP connection, and it costs a
@@ -30,6 +31,9 @@ import (
 // QUIC has RTTs of its own, which cost nothing, so each of its connections counts
 // by the same rule, when it has ended.
 //
+// How much clients ask for is known from one request in sixty-four, whatever the
+// protocol: connections differ by that a thousandfold.
+//
 // Connections from this machine and from trusted hops are left out: their RTT is
 // that of a load balancer, whoever the client is.
 
@@ -40,22 +44,25 @@ const (
 	// rttStride is how many new connections one that is asked about stands for.
 	// It keeps the cost below 0.1 µs for each.
 	rttStride = 16
+	// requestStride is how many requests one that is taken note of stands for.
+	requestStride = 64
 	// rttLook is the pace of looking at open connections, of which at most
 	// rttLooks are asked about each time.
 	rttLook  = 10 * time.Second
 	rttLooks = 256
-	// rttFlush is the pace of messages, and rttMost how many round-trip times
-	// one has at most.
+	// rttFlush is the pace of messages, and rttMost how many records one has at
+	// most.
 	rttFlush = time.Second
 	rttMost  = 4096
 )
 
 // RTTs are round-trip times of client connections, as the kernel and QUIC have
-// measured them.
+// measured them, and how many requests came from where.
 type RTTs struct {
 	// Packed holds a record for each: an IPv6 address, or an IPv4 one in such
 	// form, then 32 bits each for microseconds and for connections, in network
-	// byte order.
+	// byte order. No microseconds mean that requests were counted and not
+	// connections; agents that do not know of them pass such a record over.
 	Packed []byte `json:"packed"`
 	// Dropped is how many others there was no room for.
 	Dropped int `json:"dropped,omitempty"`
@@ -72,33 +79,58 @@ const rttSize = 16 + 4 + 4
 
 // Add appends r, or counts it as dropped if that would be too many.
 func (s *RTTs) Add(r RTT) {
+	s.add(r.Client, max(1, r.RTT.Microseconds()), r.Connections)
+}
+
+// AddRequests appends so many requests of a client, or counts them as dropped.
+func (s *RTTs) AddRequests(client netip.Addr, requests int) { s.add(client, 0, requests) }
+
+func (s *RTTs) add(client netip.Addr, us int64, count int) {
 	if len(s.Packed) >= rttMost*rttSize {
 		s.Dropped++
 		return
 	}
-	address := r.Client.As16()
+	address := client.As16()
 	s.Packed = append(s.Packed, address[:]...)
-	s.Packed = binary.BigEndian.AppendUint32(s.Packed, uint32(min(r.RTT.Microseconds(), math.MaxUint32)))
-	s.Packed = binary.BigEndian.AppendUint32(s.Packed, uint32(min(r.Connections, math.MaxUint32)))
+	s.Packed = binary.BigEndian.AppendUint32(s.Packed, uint32(min(us, math.MaxUint32)))
+	s.Packed = binary.BigEndian.AppendUint32(s.Packed, uint32(min(count, math.MaxUint32)))
 }
 
-// All yields them. Bytes that make no whole record are passed over.
+// All yields the round-trip times. Bytes that make no whole record are passed over.
 func (s RTTs) All() iter.Seq[RTT] {
 	return func(yield func(RTT) bool) {
-		for b := s.Packed; len(b) >= rttSize; b = b[rttSize:] {
-			r := RTT{
-				Client:      netip.AddrFrom16([16]byte(b)).Unmap(),
-				RTT:         time.Duration(binary.BigEndian.Uint32(b[16:])) * time.Microsecond,
-				Connections: int(binary.BigEndian.Uint32(b[20:])),
-			}
-			if !yield(r) {
+		for client, counted := range s.records {
+			if counted.us > 0 && !yield(RTT{client, time.Duration(counted.us) * time.Microsecond, int(counted.count)}) {
 				return
 			}
 		}
 	}
 }
 
-// rttSampler collects round-trip times until they are sent.
+// Requests yields clients and how many requests of theirs there were.
+func (s RTTs) Requests() iter.Seq2[netip.Addr, int] {
+	return func(yield func(netip.Addr, int) bool) {
+		for client, counted := range s.records {
+			if counted.us == 0 && !yield(client, int(counted.count)) {
+				return
+			}
+		}
+	}
+}
+
+// rttRecord is what a record has about its client.
+type rttRecord struct{ us, count uint32 }
+
+func (s RTTs) records(yield func(netip.Addr, rttRecord) bool) {
+	for b := s.Packed; len(b) >= rttSize; b = b[rttSize:] {
+		record := rttRecord{binary.BigEndian.Uint32(b[16:]), binary.BigEndian.Uint32(b[20:])}
+		if !yield(netip.AddrFrom16([16]byte(b)).Unmap(), record) {
+			return
+		}
+	}
+}
+
+// rttSampler collects round-trip times and requests until they are sent.
 type rttSampler struct {
 	on     atomic.Bool
 	kernel func(net.Conn) time.Duration // kernelRTT, but in tests
@@ -129,6 +161,24 @@ func (s *rttSampler) ended(client netip.Addr, hops []netip.Prefix, rtt, lasted t
 	if s.on.Load() && rtt > 0 && !client.IsLoopback() && !trusted(client, hops) {
 		s.add(RTT{client, rtt, atRandom(1 + lasted.Minutes())})
 	}
+}
+
+// requested takes notice of a request. It is called for each.
+func (s *rttSampler) requested(conn *exchange.Conn, hops []netip.Prefix) {
+	if rand.Uint32()%requestStride == 0 && s.on.Load() {
+		s.request(conn, hops)
+	}
+}
+
+// request records requests, if they are a client's.
+func (s *rttSampler) request(conn *exchange.Conn, hops []netip.Prefix) {
+	client := conn.Client.Addr()
+	if client.IsLoopback() || client == conn.Local.Addr() || trusted(client, hops) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.taken.AddRequests(client.WithZone(""), requestStride)
 }
 
 func (s *rttSampler) add(r RTT) {
@@ -186,7 +236,7 @@ func kernelRTT(conn net.Conn) time.Duration {
 	return time.Duration(info.Rtt) * time.Microsecond
 }
 
-// measure sends the round-trip times until ctx ends. A link that fails is noticed
+// measure sends what was collected until ctx ends. A link that fails is noticed
 // by receive.
 func (c *control) measure(ctx context.Context) {
 	s := &c.worker.rtts
@@ -203,7 +253,9 @@ func (c *control) measure(ctx context.Context) {
 		case <-flush.C:
 		}
 		if taken := s.take(); len(taken.Packed) > 0 {
-			c.worker.metrics.measured.Add(float64(len(taken.Packed) / rttSize))
+			for range taken.All() {
+				c.worker.metrics.measured.Inc()
+			}
 			if err := c.conn.Send(KindRTT, taken); err != nil {
 				return
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"math"
 	"net"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 
 	"anyedge/configs"
 	"anyedge/pop/link"
+	"anyedge/pop/proxy/exchange"
 )
 
 func TestRTTsTravel(t *testing.T) {
@@ -42,6 +44,101 @@ func TestRTTsTravel(t *testing.T) {
 	got.Packed = got.Packed[:2*rttSize-1]
 	if all := slices.Collect(got.All()); !slices.Equal(all, want[:1]) {
 		t.Errorf("of half a record came %v", all)
+	}
+}
+
+// Requests travel in the same records, told apart by having no round-trip time: an
+// agent of before takes those for errors of measurement.
+func TestRequestsTravel(t *testing.T) {
+	client, other := netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("2001:db8::7")
+	var sent RTTs
+	sent.AddRequests(client, requestStride)
+	sent.Add(RTT{other, time.Nanosecond, 1}) // is one all the same
+	sent.AddRequests(other, math.MaxUint32)
+	var got RTTs
+	body, err := json.Marshal(sent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := (link.Message{Body: body}).Decode(&got); err != nil {
+		t.Fatal(err)
+	}
+	if all := slices.Collect(got.All()); !slices.Equal(all, []RTT{{other, time.Microsecond, 1}}) {
+		t.Errorf("round-trip times %v", all)
+	}
+	if all := maps.Collect(got.Requests()); !maps.Equal(all, map[netip.Addr]int{client: requestStride, other: math.MaxUint32}) {
+		t.Errorf("requests %v", all)
+	}
+	for range got.Requests() {
+		break
+	}
+	for range rttMost {
+		sent.AddRequests(client, 1)
+	}
+	if sent.Dropped != 3 {
+		t.Errorf("%d dropped", sent.Dropped)
+	}
+}
+
+// Requests of clients count, those of hops and of the machine itself do not.
+func TestWhichRequestsCount(t *testing.T) {
+	hops := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	for _, tc := range []struct {
+		client string
+		on     bool
+		want   bool
+	}{
+		{"203.0.113.7:1", true, true}, {"[2001:db8::7]:1", true, true}, {"203.0.113.7:1", false, false},
+		{"10.1.2.3:1", true, false}, {"127.0.0.1:1", true, false}, {"192.0.2.1:1", true, false},
+	} {
+		var s rttSampler
+		s.on.Store(tc.on)
+		conn := &exchange.Conn{Client: netip.MustParseAddrPort(tc.client), Local: netip.MustParseAddrPort("192.0.2.1:443")}
+		const made = 300 * requestStride
+		for range made {
+			s.requested(conn, hops)
+		}
+		got := 0
+		for client, n := range s.take().Requests() {
+			if client != conn.Client.Addr() {
+				t.Errorf("%+v: of %v", tc, client)
+			}
+			got += n
+		}
+		if tc.want != (got > 0) || tc.want && math.Abs(float64(got-made)) > 0.3*made {
+			t.Errorf("%+v: %d requests count as %d", tc, made, got)
+		}
+	}
+}
+
+// answered is a client that takes any response.
+type answered struct{ exchange.Client }
+
+func (answered) Respond(*exchange.Response) error { return nil }
+
+// What every codec's handler takes notice of: valid requests, routed or not.
+func TestHandlerTakesNoticeOfRequests(t *testing.T) {
+	e := newEdge(t, serveHTTP(t, hello))
+	e.mustApply(func(s *Snapshot) { s.MeasureRTT = true })
+	var served *codec
+	for _, l := range e.worker.listeners {
+		served = l.face.Load().codec
+	}
+	far := &exchange.Conn{Client: netip.MustParseAddrPort("203.0.113.7:1"), Local: netip.MustParseAddrPort("192.0.2.1:443")}
+	noticed := func(refusal exchange.Refusal) bool {
+		for range 20 * requestStride {
+			served.serve(t.Context(), &exchange.Exchange{
+				Conn: far, Client: answered{}, Start: time.Now(), Refusal: refusal,
+				Request: exchange.Request{Protocol: exchange.HTTP2, Method: "GET", Authority: "nobody.example", Path: "/"},
+			})
+		}
+		return len(maps.Collect(e.worker.rtts.take().Requests())) > 0
+	}
+	if !noticed(exchange.Refusal{}) {
+		t.Error("no request was noticed")
+	}
+	if noticed(exchange.Refusal{Status: 400}) {
+		t.Error("what is no request was noticed")
 	}
 }
 
@@ -313,6 +410,21 @@ func BenchmarkNewConnection(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		s.begun(far, nil)
+		if len(s.taken.Packed) > rttMost*rttSize/2 {
+			s.take()
+		}
+	}
+}
+
+// What each request costs on average for being counted; 1/64 of them are recorded.
+func BenchmarkRequest(b *testing.B) {
+	conn := &exchange.Conn{Client: netip.MustParseAddrPort("203.0.113.7:1"), Local: netip.MustParseAddrPort("192.0.2.1:443")}
+	hops := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	var s rttSampler
+	s.on.Store(true)
+	b.ReportAllocs()
+	for b.Loop() {
+		s.requested(conn, hops)
 		if len(s.taken.Packed) > rttMost*rttSize/2 {
 			s.take()
 		}

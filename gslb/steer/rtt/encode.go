@@ -12,17 +12,21 @@ import (
 
 // The encoding, all integers varints of package encoding/binary:
 //
-//	version (1), length of the PoP's name, name, seconds since 1970,
+//	version (2), length of the PoP's name, name, seconds since 1970,
 //	half-life in seconds,
 //	for IPv4 and then IPv6: number of entries, entries in order
 //
 // An entry is the distance of its network from the one before, in units of the
 // longest prefix, then a byte with the RTT, then one with the index of its
-// length among lengths times 32 plus its weight. RTT and weight are logarithmic:
-// an RTT is off by 2 % at most, a weight by a fifth. That makes four to seven
-// bytes.
+// length among lengths times 32 plus its weight, then one with the requests for each
+// unit of the weight. All are logarithmic: an RTT is off by 2 % at most, a weight by a
+// fifth, requests for each by 3 %. That makes five to eight bytes.
+//
+// Version 1 had no requests. It is still read: an older node's connections are taken
+// to make as many as usual.
 const (
-	version    = 1
+	version    = 2
+	oldest     = 1
 	maxName    = 255
 	maxEntries = 1 << 20
 	smallest   = 1024 // the least limit that Encode takes
@@ -48,6 +52,28 @@ func weightCode(w float64) byte {
 }
 
 func weightOf(code byte) float64 { return MinWeight * math.Exp(float64(code)*weightStep) }
+
+// usual is how many requests a connection is taken to make if its node does not say.
+const usual = 10
+
+// The codes of requests for each connection: 0 for none, then from least to most.
+const (
+	leastRequests = 1.0 / 64
+	mostRequests  = 1e5
+)
+
+var requestsStep = math.Log(mostRequests/leastRequests) / 254
+
+func requestsCode(each float64) byte {
+	return byte(min(255, max(0, 1+math.Round(math.Log(each/leastRequests)/requestsStep))))
+}
+
+func requestsOf(code byte) float64 {
+	if code == 0 {
+		return 0
+	}
+	return leastRequests * math.Exp(float64(code-1)*requestsStep)
+}
 
 // Encode appends the encoding of a snapshot to b, at most limit bytes of it. So
 // that it fits, the networks with the fewest connections are merged upward. The
@@ -84,7 +110,7 @@ func (s Snapshot) encode(b []byte) []byte {
 			b = binary.AppendUvarint(b, n-last)
 			last = n
 			length := slices.Index(lengths[family], e.Prefix.Bits())
-			b = append(b, rttCode(e.RTT), byte(length)<<5|weightCode(e.Weight))
+			b = append(b, rttCode(e.RTT), byte(length)<<5|weightCode(e.Weight), requestsCode(e.Requests/e.Weight))
 		}
 	}
 	return b
@@ -112,12 +138,13 @@ func address(n uint64, family int) netip.Addr {
 	return netip.AddrFrom16(b)
 }
 
-// Decode reads a snapshot. What others have written is not trusted: entries out
+// Decode reads a snapshot, of this version or an older one. What others have written is not trusted: entries out
 // of order, networks out of range and what follows the end are errors, and no
 // more memory is taken than the length of b justifies.
 func Decode(b []byte) (Snapshot, error) {
 	d := decoder{b: b}
-	if d.byte() != version {
+	of := d.byte()
+	if of < oldest || of > version {
 		d.fail("unknown version")
 	}
 	s := Snapshot{Pop: string(d.bytes(int(d.byte())))}
@@ -130,7 +157,7 @@ func Decode(b []byte) (Snapshot, error) {
 		d.fail("no half-life")
 	}
 	for family := range lengths {
-		d.entries(&s, family)
+		d.entries(&s, family, of)
 	}
 	if d.err == nil && len(d.b) > 0 {
 		d.fail("more after its end")
@@ -141,17 +168,23 @@ func Decode(b []byte) (Snapshot, error) {
 	return s, nil
 }
 
-func (d *decoder) entries(s *Snapshot, family int) {
-	const leastSize = 3
+func (d *decoder) entries(s *Snapshot, family int, of byte) {
+	const leastSize = 3 // of an entry of the oldest version
 	count := d.uvarint(maxEntries)
 	if count > uint64(len(d.b)/leastSize) {
 		d.fail("ends too early")
+		return
 	}
+	s.Entries = slices.Grow(s.Entries, int(count))
 	units := uint64(1) << lengths[family][0]
 	at := uint64(0)
 	for range count {
 		at += d.uvarint(units)
 		rtt, kind := d.byte(), d.byte()
+		requests := float64(usual)
+		if of > 1 {
+			requests = requestsOf(d.byte())
+		}
 		length := int(kind >> 5)
 		if d.err == nil && (at >= units || length >= len(lengths[family])) {
 			d.fail("a network is out of range")
@@ -164,7 +197,8 @@ func (d *decoder) entries(s *Snapshot, family int) {
 			d.fail("networks are not in order")
 			return
 		}
-		s.Entries = append(s.Entries, Entry{p, rttOf(rtt), weightOf(kind & 31)})
+		weight := weightOf(kind & 31)
+		s.Entries = append(s.Entries, Entry{p, rttOf(rtt), weight, requests * weight})
 	}
 }
 

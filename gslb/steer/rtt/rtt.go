@@ -1,19 +1,20 @@
 // Package rtt is a table of round-trip times from client networks to points of
-// presence, measured on the connections that clients make anyway.
+// presence, measured on the connections that clients make anyway, and of how many
+// connections and requests they were.
 //
 // # Flow
 //
-// A node's Collector takes the RTT of each connection. From time to time it makes
-// a Snapshot, which is encoded and published in the fleet's store, and every DNS
-// node merges the snapshots of all nodes into a Table.
+// A node's Collector takes the RTT of each connection, and requests. From time to
+// time it makes a Snapshot, which is encoded and published in the fleet's store, and
+// every DNS node merges the snapshots of all nodes into a Table.
 //
 // # What is kept
 //
 // Connections are put together by /24 and /48: what an RTT is, is decided by
 // where a network is, and EDNS Client Subnet says no more. A network's RTT is the
 // geometric mean of its connections, which a few slow ones hardly disturb, and
-// each counts half as much after every half-life. A network that nobody has come
-// from for long so weighs nothing, and is not in the table.
+// each counts half as much after every half-life, as each request does. A network
+// that nobody has come from for long so weighs nothing, and is not in the table.
 //
 // # Privacy
 //
@@ -79,8 +80,10 @@ type Collector struct {
 // cell is what is known about a network.
 type cell struct {
 	log    float64 // mean of the logarithms of RTTs in µs
-	weight float64 // as of at
-	at     time.Time
+	weight float64 // in connections, as of at
+	// requests are as of at, too.
+	requests float64
+	at       time.Time
 	// now and before are the sketches of this half-life and the one before.
 	now, before uint64
 }
@@ -114,8 +117,23 @@ func (c *Collector) Add(now time.Time, client netip.Addr, rtt time.Duration, con
 		c.networks[network] = at
 	}
 	at.decay(now, c.cfg.HalfLife)
-	at.add(math.Log(float64(rtt)/1000), float64(connections))
+	at.add(math.Log(float64(rtt)/1000), float64(connections), 0)
 	at.now |= 1 << (maphash.Comparable(c.seed, clientOf(client)) % 64)
+}
+
+// AddRequests takes so many requests of a client. Those of a network that no
+// connection is known of are ignored: it has no RTT, and so no entry.
+func (c *Collector) AddRequests(now time.Time, client netip.Addr, requests int) {
+	client = client.Unmap()
+	if !client.IsValid() || requests < 1 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if at := c.networks[networkOf(client)]; at != nil {
+		at.decay(now, c.cfg.HalfLife)
+		at.requests += float64(requests)
+	}
 }
 
 // clientOf returns what stands for one client.
@@ -137,18 +155,21 @@ func networkOf(a netip.Addr) netip.Prefix {
 	return p
 }
 
-// decay brings a cell's weight up to now. A clock that goes back changes nothing.
+// decay brings what a cell counts up to now. A clock that goes back changes nothing.
 func (c *cell) decay(now time.Time, halfLife time.Duration) {
 	if d := now.Sub(c.at); d > 0 {
-		c.weight *= math.Exp2(-float64(d) / float64(halfLife))
+		keep := math.Exp2(-float64(d) / float64(halfLife))
+		c.weight *= keep
+		c.requests *= keep
 		c.at = now
 	}
 }
 
-// add puts RTTs with a mean logarithm into the mean.
-func (c *cell) add(log, weight float64) {
+// add puts connections whose RTTs have a mean logarithm into the mean.
+func (c *cell) add(log, weight, requests float64) {
 	c.weight += weight
 	c.log += (log - c.log) * weight / c.weight
+	c.requests += requests
 }
 
 // clients is a lower bound of how many were seen of late.

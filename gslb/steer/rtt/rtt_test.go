@@ -146,20 +146,20 @@ func TestOneHostOfIPv6IsOneClient(t *testing.T) {
 func TestWithAnEarlierSnapshot(t *testing.T) {
 	p := netip.MustParsePrefix
 	earlier := Snapshot{Pop: "fra", At: start, HalfLife: time.Minute, Entries: []Entry{
-		{p("198.51.100.0/24"), 10 * time.Millisecond, 16}, {p("203.0.113.0/24"), 30 * time.Millisecond, 4}, {p("2001:db8::/48"), 50 * time.Millisecond, 1},
+		{p("198.51.100.0/24"), 10 * time.Millisecond, 16, 80}, {p("203.0.113.0/24"), 30 * time.Millisecond, 4, 0}, {p("2001:db8::/48"), 50 * time.Millisecond, 1, 0},
 	}}
 	now := Snapshot{Pop: "fra", At: start.Add(2 * time.Minute), HalfLife: time.Minute, Entries: []Entry{
-		{p("192.0.2.0/24"), 20 * time.Millisecond, 2}, {p("198.51.100.0/24"), 40 * time.Millisecond, 4},
+		{p("192.0.2.0/24"), 20 * time.Millisecond, 2, 7}, {p("198.51.100.0/24"), 40 * time.Millisecond, 4, 4},
 	}}
 	got := now.With(earlier)
 	want := []Entry{
-		{p("192.0.2.0/24"), 20 * time.Millisecond, 2}, {p("198.51.100.0/24"), 20 * time.Millisecond, 8}, {p("203.0.113.0/24"), 30 * time.Millisecond, 1},
+		{p("192.0.2.0/24"), 20 * time.Millisecond, 2, 7}, {p("198.51.100.0/24"), 20 * time.Millisecond, 8, 24}, {p("203.0.113.0/24"), 30 * time.Millisecond, 1, 0},
 	}
 	if len(got.Entries) != len(want) || got.At != now.At {
 		t.Fatalf("%+v, want %+v", got, want)
 	}
 	for i, e := range got.Entries {
-		if e.Prefix != want[i].Prefix || !near(float64(e.RTT), float64(want[i].RTT), 1e-6) || !near(e.Weight, want[i].Weight, 1e-6) {
+		if e.Prefix != want[i].Prefix || !near(float64(e.RTT), float64(want[i].RTT), 1e-6) || !near(e.Weight, want[i].Weight, 1e-6) || !near(e.Requests, want[i].Requests, 1e-6) {
 			t.Errorf("%+v, want %+v", e, want[i])
 		}
 	}
@@ -208,7 +208,8 @@ func random(r *rand.Rand, pop string, n int) Snapshot {
 		family := r.IntN(2)
 		length := lengths[family][min(4, r.IntN(20))]
 		p := netip.PrefixFrom(address(r.Uint64N(1<<lengths[family][0]), family), length).Masked()
-		cells[p] = cell{log: math.Log(1000 * math.Exp(4*r.Float64())), weight: MinWeight * math.Exp(8*r.Float64())}
+		w := MinWeight * math.Exp(8*r.Float64())
+		cells[p] = cell{log: math.Log(1000 * math.Exp(4*r.Float64())), weight: w, requests: w * 0.05 * math.Exp(10*r.Float64()) * float64(r.IntN(2))}
 	}
 	return Snapshot{Pop: pop, At: start, HalfLife: 15 * time.Minute, Entries: entriesOf(cells)}
 }
@@ -228,7 +229,7 @@ func TestEncodingKeepsAllButSomePrecision(t *testing.T) {
 	}
 	for i, e := range got.Entries {
 		want := s.Entries[i]
-		if e.Prefix != want.Prefix || !near(float64(e.RTT), float64(want.RTT), 0.021) || !near(e.Weight, want.Weight, 0.2) {
+		if e.Prefix != want.Prefix || !near(float64(e.RTT), float64(want.RTT), 0.021) || !near(e.Weight, want.Weight, 0.2) || !near(e.Requests/e.Weight, want.Requests/want.Weight, 0.035) {
 			t.Fatalf("%+v came back as %+v", want, e)
 		}
 	}
@@ -247,7 +248,7 @@ func TestEncodingFitsItsLimit(t *testing.T) {
 		return sum
 	}
 	all, _ := s.Encode(nil, 1<<20)
-	if perEntry := float64(len(all)) / float64(len(s.Entries)); perEntry > 8 {
+	if perEntry := float64(len(all)) / float64(len(s.Entries)); perEntry > 9 {
 		t.Errorf("%.1f bytes for an entry", perEntry)
 	}
 	for _, limit := range []int{smallest, 4096, 50_000} {
@@ -270,6 +271,49 @@ func TestEncodingFitsItsLimit(t *testing.T) {
 	}
 }
 
+// What a node of the version before has published: it says nothing of requests.
+func TestOlderVersionIsRead(t *testing.T) {
+	b := []byte{1, 3, 'f', 'r', 'a', 0xc0, 0xd4, 0x90, 0xcd, 0x06, 0x84, 0x07, // 2026-03-01 12:00, 900 s
+		2, 0x80, 0x80, 0x50, 113, 5, 1, 140, 31, // 20.0.0.0/24 and 20.0.1.0/24
+		1, 0x80, 0x80, 0xe0, 0xed, 0x90, 0x80, 0x08, 98, 1<<5 | 9} // 2001:db8::/40
+	s, err := Decode(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Pop != "fra" || s.HalfLife != DefaultHalfLife || len(s.Entries) != 3 || s.Entries[1].Prefix.String() != "20.0.1.0/24" {
+		t.Errorf("%+v", s)
+	}
+	for _, e := range s.Entries {
+		if !near(e.Requests, usual*e.Weight, 1e-9) {
+			t.Errorf("%+v makes unusually many requests", e)
+		}
+	}
+	if _, err := Decode(append([]byte{version + 1}, b[1:]...)); err == nil {
+		t.Error("read a version to come")
+	}
+}
+
+// Requests count where connections are known, fade alike, and are merged alike.
+func TestRequests(t *testing.T) {
+	c := NewCollector(Config{K: 8, HalfLife: time.Minute})
+	client := netip.MustParseAddr("198.51.100.1")
+	c.AddRequests(start, client, 64) // nobody is known there yet
+	crowd(c, start, "198.51.100.0/24", 60, 10*time.Millisecond)
+	crowd(c, start, "203.0.113.0/24", 6, 10*time.Millisecond)
+	crowd(c, start, "203.0.112.0/24", 6, 10*time.Millisecond)
+	for _, one := range []string{"198.51.100.1", "::ffff:198.51.100.9", "203.0.112.1", "203.0.113.1", "192.0.2.1"} {
+		c.AddRequests(start, netip.MustParseAddr(one), 64)
+	}
+	c.AddRequests(start, client, 0)
+	c.AddRequests(start, netip.Addr{}, 64)
+	s := c.Snapshot(start.Add(time.Minute), "fra")
+	for _, network := range []string{"198.51.100.0/24", "203.0.112.0/20"} {
+		if e, ok := entry(s, network); !ok || !near(e.Requests, 64, 1e-9) {
+			t.Errorf("%s after a half-life: %+v, want 64 requests", network, e)
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	for n := range 4 {
 		b, err := random(rand.New(rand.NewPCG(7, uint64(n))), "fra", n*10).Encode(nil, 4096)
@@ -285,7 +329,7 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		for i, e := range s.Entries {
-			if e.Prefix != e.Prefix.Masked() || e.RTT < Least || e.RTT > Greatest+time.Millisecond || !(e.Weight > 0) {
+			if e.Prefix != e.Prefix.Masked() || e.RTT < Least || e.RTT > Greatest+time.Millisecond || !(e.Weight > 0) || !(e.Requests >= 0) {
 				t.Fatalf("entry %+v", e)
 			}
 			if i > 0 && s.Entries[i-1].Prefix.Compare(e.Prefix) >= 0 {
@@ -305,7 +349,7 @@ func FuzzDecode(f *testing.F) {
 func TestMergeAveragesNodesAndAgesThem(t *testing.T) {
 	p := netip.MustParsePrefix("198.51.100.0/24")
 	at := func(pop string, age time.Duration, rtt time.Duration, weight float64) Snapshot {
-		return Snapshot{Pop: pop, At: start.Add(-age), HalfLife: time.Minute, Entries: []Entry{{p, rtt, weight}}}
+		return Snapshot{Pop: pop, At: start.Add(-age), HalfLife: time.Minute, Entries: []Entry{{p, rtt, weight, 5 * weight}}}
 	}
 	table := Merge(start, []string{"fra", "iad"}, []Snapshot{
 		at("fra", 0, 10*time.Millisecond, 3), at("fra", time.Minute, 40*time.Millisecond, 6), // weighs 3 by now
@@ -314,7 +358,7 @@ func TestMergeAveragesNodesAndAgesThem(t *testing.T) {
 		at("iad", -time.Minute, 80*time.Millisecond, 1), // a clock ahead counts as now
 	})
 	got := table.Lookup(nil, p)
-	if len(got) != 2 || got[0].Pop != 0 || !near(float64(got[0].RTT), float64(20*time.Millisecond), 1e-4) || !near(got[0].Weight, 6, 1e-6) ||
+	if len(got) != 2 || got[0].Pop != 0 || !near(float64(got[0].RTT), float64(20*time.Millisecond), 1e-4) || !near(got[0].Weight, 6, 1e-6) || !near(got[0].Requests, 30, 1e-6) ||
 		!near(float64(got[1].RTT), float64(80*time.Millisecond), 1e-4) {
 		t.Errorf("%+v", got)
 	}

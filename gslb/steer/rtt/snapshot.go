@@ -28,8 +28,15 @@ type Snapshot struct {
 type Entry struct {
 	Prefix netip.Prefix
 	RTT    time.Duration
-	// Weight is in connections, decayed; above 0.
+	// Weight is in connections, decayed; above 0. One counts once, and again for each
+	// minute that it is open.
 	Weight float64
+	// Requests are those that they made, decayed alike.
+	Requests float64
+}
+
+func (e *Entry) cell() cell {
+	return cell{log: math.Log(float64(e.RTT) / 1000), weight: e.Weight, requests: e.Requests}
 }
 
 // With returns s with what an earlier process of the same node published, decayed
@@ -41,13 +48,13 @@ func (s Snapshot) With(earlier Snapshot) Snapshot {
 	}
 	cells := make(map[netip.Prefix]cell, len(s.Entries)+len(earlier.Entries))
 	for _, e := range s.Entries {
-		cells[e.Prefix] = cell{log: math.Log(float64(e.RTT) / 1000), weight: e.Weight}
+		cells[e.Prefix] = e.cell()
 	}
 	decay := math.Exp2(-max(0, float64(s.At.Sub(earlier.At))) / float64(earlier.HalfLife))
 	for _, e := range earlier.Entries {
 		if w := e.Weight * decay; w >= MinWeight {
 			at := cells[e.Prefix]
-			at.add(math.Log(float64(e.RTT)/1000), w)
+			at.add(math.Log(float64(e.RTT)/1000), w, e.Requests*decay)
 			cells[e.Prefix] = at
 		}
 	}
@@ -73,7 +80,7 @@ func fold(cells map[netip.Prefix]cell, keep func(*cell) bool) map[netip.Prefix]c
 				}
 				wider, _ := network.Addr().Prefix(levels[i+1])
 				up := cells[wider]
-				up.add(at.log, at.weight)
+				up.add(at.log, at.weight, at.requests)
 				up.now, up.before = up.now|at.now, up.before|at.before
 				cells[wider] = up
 			}
@@ -95,7 +102,7 @@ func networksAt(cells map[netip.Prefix]cell, length int, v4 bool) (found []netip
 func entriesOf(cells map[netip.Prefix]cell) []Entry {
 	entries := make([]Entry, 0, len(cells))
 	for network, at := range cells {
-		entries = append(entries, Entry{network, time.Duration(math.Exp(at.log) * 1000), at.weight})
+		entries = append(entries, Entry{network, time.Duration(math.Exp(at.log) * 1000), at.weight, at.requests})
 	}
 	slices.SortFunc(entries, func(a, b Entry) int { return a.Prefix.Compare(b.Prefix) })
 	return entries
@@ -105,7 +112,7 @@ func entriesOf(cells map[netip.Prefix]cell) []Entry {
 func (s Snapshot) coarser(weight float64) Snapshot {
 	cells := make(map[netip.Prefix]cell, len(s.Entries))
 	for _, e := range s.Entries {
-		cells[e.Prefix] = cell{log: math.Log(float64(e.RTT) / 1000), weight: e.Weight}
+		cells[e.Prefix] = e.cell()
 	}
 	s.Entries = entriesOf(fold(cells, func(at *cell) bool { return at.weight >= weight }))
 	return s

@@ -17,10 +17,11 @@ type Table struct {
 
 // measured is the mean RTT of a network to a PoP.
 type measured struct {
-	prefix netip.Prefix
-	pop    int32
-	log    float32
-	weight float32
+	prefix   netip.Prefix
+	pop      int32
+	log      float32
+	weight   float32
+	requests float32
 }
 
 // Merge puts snapshots together; those of one PoP, from several nodes, are
@@ -28,7 +29,11 @@ type measured struct {
 // then is left out: old snapshots do no harm. PoPs are the names that an
 // index refers to; snapshots of others are ignored.
 func Merge(now time.Time, pops []string, snapshots []Snapshot) *Table {
-	t := &Table{pops: pops}
+	entries := 0
+	for _, s := range snapshots {
+		entries += len(s.Entries)
+	}
+	t := &Table{pops: pops, cells: make([]measured, 0, entries)}
 	for _, s := range snapshots {
 		pop := slices.Index(pops, s.Pop)
 		if pop < 0 || s.HalfLife <= 0 {
@@ -37,7 +42,8 @@ func Merge(now time.Time, pops []string, snapshots []Snapshot) *Table {
 		decay := math.Exp2(-max(0, float64(now.Sub(s.At))) / float64(s.HalfLife))
 		for _, e := range s.Entries {
 			if w := e.Weight * decay; w >= MinWeight {
-				t.cells = append(t.cells, measured{e.Prefix, int32(pop), float32(math.Log(float64(e.RTT) / 1000)), float32(w)})
+				t.cells = append(t.cells, measured{
+					e.Prefix, int32(pop), float32(math.Log(float64(e.RTT) / 1000)), float32(w), float32(e.Requests * decay)})
 			}
 		}
 	}
@@ -48,11 +54,12 @@ func Merge(now time.Time, pops []string, snapshots []Snapshot) *Table {
 			m := &merged[last]
 			m.weight += c.weight
 			m.log += (c.log - m.log) * c.weight / m.weight
+			m.requests += c.requests
 			continue
 		}
 		merged = append(merged, c)
 	}
-	t.cells = slices.Clip(merged)
+	t.cells = merged
 	return t
 }
 
@@ -66,14 +73,23 @@ func (t *Table) Pops() []string { return t.pops }
 
 // Networks returns the networks that anything is known about, sorted, each once.
 func (t *Table) Networks() []netip.Prefix {
-	var all []netip.Prefix
-	for i, c := range t.cells {
-		if i == 0 || c.prefix != t.cells[i-1].prefix {
-			all = append(all, c.prefix)
+	count := 0
+	for i := range t.cells {
+		if t.first(i) {
+			count++
+		}
+	}
+	all := make([]netip.Prefix, 0, count)
+	for i := range t.cells {
+		if t.first(i) {
+			all = append(all, t.cells[i].prefix)
 		}
 	}
 	return all
 }
+
+// first reports whether a cell is the first one of its network.
+func (t *Table) first(i int) bool { return i == 0 || t.cells[i].prefix != t.cells[i-1].prefix }
 
 // All yields what is known, network by network in their order, and within one by
 // PoP.
@@ -88,7 +104,7 @@ func (t *Table) All() iter.Seq[Measure] {
 }
 
 func (c *measured) measure() Measure {
-	return Measure{int(c.pop), time.Duration(math.Exp(float64(c.log)) * 1000), c.prefix, float64(c.weight)}
+	return Measure{int(c.pop), time.Duration(math.Exp(float64(c.log)) * 1000), c.prefix, float64(c.weight), float64(c.requests)}
 }
 
 // Measure is the RTT from a client to a PoP.
@@ -97,8 +113,8 @@ type Measure struct {
 	RTT time.Duration
 	// Prefix is the network that it was measured for.
 	Prefix netip.Prefix
-	// Weight is in connections, decayed.
-	Weight float64
+	// Weight is in connections, decayed, and Requests are those that they made.
+	Weight, Requests float64
 }
 
 // Lookup appends to dst what is known about a client: for each PoP the measure
