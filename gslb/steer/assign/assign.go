@@ -40,13 +40,12 @@
 //
 // # Concurrency
 //
-// A Plan is immutable. Solve and Plan.Losses run on the caller's goroutine,
-// keep nothing and may run at the same time as anything else. A Shedder is for
-// one goroutine.
+// A Plan is immutable. Solve runs on the caller's goroutine, keeps nothing and may
+// run at the same time as anything else. A Solver, which keeps its memory for the
+// next problem, and a Shedder are for one goroutine.
 package assign
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -187,13 +186,5 @@ func finite(x float64) bool { return x >= 0 && !math.IsInf(x, 1) }
 // the ceilings is solved with the least excess that all PoPs can share alike,
 // see Plan.Pops.
 func Solve(p Problem, prev *Plan) (*Plan, error) {
-	if err := p.check(); err != nil {
-		return nil, err
-	}
-	p.Target = cmp.Or(p.Target, DefaultTarget)
-	p.MoveCap = cmp.Or(p.MoveCap, DefaultMoveCap)
-	p.Classes = cmp.Or(p.Classes, DefaultClasses)
-	s := newSolver(&p, prev)
-	s.solve()
-	return s.plan(), nil
+	return new(Solver).Solve(p, prev)
 }

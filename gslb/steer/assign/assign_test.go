@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -64,6 +65,17 @@ func mustSolve(t testing.TB, p Problem, prev *Plan) *Plan {
 	return plan
 }
 
+// losses returns the losses of the plan of a problem, too.
+func losses(t testing.TB, p Problem, limit int) (*Plan, []Loss) {
+	t.Helper()
+	var s Solver
+	plan, err := s.Solve(p, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plan, s.Losses(limit)
+}
+
 func TestCeilingsHoldAndTheGapIsProven(t *testing.T) {
 	for seed := range uint64(5) {
 		p := spherical(seed, 20, 4000, 6000, 1.4)
@@ -102,14 +114,14 @@ func TestCeilingsHoldAndTheGapIsProven(t *testing.T) {
 
 func TestOverloadIsSharedAlike(t *testing.T) {
 	p := spherical(1, 10, 100, 1000, 0.8)
-	plan := mustSolve(t, p, nil)
+	plan, lost := losses(t, p, 5)
 	audit(t, p, plan)
 	for _, l := range plan.Pops {
 		if math.Abs(l.Utilization()-1/0.8) > 1e-6 {
 			t.Errorf("%s at %.3f of its ceiling, want all at %.3f", l.Name, l.Utilization(), 1/0.8)
 		}
 	}
-	for _, l := range plan.Losses(5) {
+	for _, l := range lost {
 		if l.Verdict != Overload || l.Utilization < 1.25 {
 			t.Errorf("without %s: %v, worst %.3f", l.Pop, l.Verdict, l.Utilization)
 		}
@@ -257,15 +269,16 @@ func TestPopsAndClientsComeAndGo(t *testing.T) {
 
 func TestLossesAreBoundedAndAddUp(t *testing.T) {
 	p := spherical(6, 12, 300, 3000, 1.5)
-	plan := mustSolve(t, p, nil)
-	for i, l := range plan.Losses(4) {
+	plan, short := losses(t, p, 4)
+	_, long := losses(t, p, 1<<20)
+	for i, l := range short {
 		if len(l.Routes) > 4 || len(l.Clients) > 4 {
 			t.Fatalf("%d routes, %d clients listed", len(l.Routes), len(l.Clients))
 		}
 		if l.Displaced < plan.Pops[i].Demand*(1-1e-6) {
 			t.Errorf("without %s: %v displaced, it had %v", l.Pop, l.Displaced, plan.Pops[i].Demand)
 		}
-		for _, full := range plan.Losses(1 << 20)[i : i+1] {
+		for _, full := range long[i : i+1] {
 			sum, left := 0.0, 0.0
 			for _, r := range full.Routes {
 				sum += r.Demand
@@ -276,6 +289,39 @@ func TestLossesAreBoundedAndAddUp(t *testing.T) {
 			if math.Abs(sum-l.Displaced) > 1e-6*sum || math.Abs(left-plan.Pops[i].Demand) > 1e-6*left {
 				t.Errorf("without %s: routes carry %v of %v, %v of it from there", l.Pop, sum, l.Displaced, left)
 			}
+		}
+	}
+}
+
+// What a Solver has solved before changes nothing but where its memory comes from.
+func TestSolverForgets(t *testing.T) {
+	var s Solver
+	if s.Losses(1) != nil {
+		t.Error("losses of no plan")
+	}
+	for seed := range uint64(12) {
+		r := rand.New(rand.NewPCG(seed, 9))
+		p := spherical(seed, 2+r.IntN(20), 1+r.IntN(400), 1+r.IntN(1500), 0.9+r.Float64())
+		p.Classes, p.Hysteresis = len(p.Pops)+r.IntN(200), time.Millisecond
+		var fresh Solver
+		var plans [2]*Plan
+		for range 3 { // from nothing, then with hysteresis, then with a PoP out
+			for i, solver := range []*Solver{&s, &fresh} {
+				var err error
+				if plans[i], err = solver.Solve(p, plans[i]); err != nil {
+					t.Fatal(err)
+				}
+				audit(t, p, plans[i])
+			}
+			if !reflect.DeepEqual(plans[0], plans[1]) {
+				t.Fatalf("seed %d: plans differ by what was solved before", seed)
+			}
+			if a, b := s.Losses(9), fresh.Losses(9); !reflect.DeepEqual(a, b) {
+				t.Fatalf("seed %d: losses differ by what was solved before:\n%+v\n%+v", seed, a, b)
+			}
+			p.Pops = slices.Clone(p.Pops)
+			p.Pops[r.IntN(len(p.Pops))].Out = true
+			fresh = Solver{}
 		}
 	}
 }
@@ -332,9 +378,21 @@ func BenchmarkSolve(b *testing.B) {
 			mustSolve(b, p, plan)
 		}
 	})
-	b.Run("losses", func(b *testing.B) {
+	b.Run("turns", func(b *testing.B) { // in one memory
+		var s Solver
 		for b.Loop() {
-			plan.Losses(100)
+			if _, err := s.Solve(p, plan); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("losses", func(b *testing.B) {
+		var s Solver
+		if _, err := s.Solve(p, plan); err != nil {
+			b.Fatal(err)
+		}
+		for b.Loop() {
+			s.Losses(100)
 		}
 	})
 }

@@ -7,15 +7,15 @@ import (
 
 // grant tells the pieces of each class where to go.
 func (s *solver) grant() {
-	s.grants = make([]grant, 0, len(s.pieces))
-	s.granted = append(make([]int32, 0, len(s.starts)), 0)
-	var members []grant
+	s.grants = slices.Grow(s.grants[:0], len(s.pieces))
+	s.granted = append(slices.Grow(s.granted[:0], len(s.starts)), 0)
 	for i := range s.flow.classes {
-		members = members[:0]
+		members := s.members[:0]
 		for _, p := range s.pieces[s.starts[i]:s.starts[i+1]] {
 			members = append(members, grant{client: p.client, from: p.home, to: p.home, units: p.units, lost: p.lost})
 		}
-		s.grants = s.divide(s.grants, members, i, s.flow)
+		s.members = members
+		s.grants = s.divide(s.grants, members, i, &s.flow)
 		s.granted = append(s.granted, int32(len(s.grants)))
 	}
 	for i := range s.grants {
@@ -66,13 +66,16 @@ func (s *solver) divide(out, members []grant, class int, f *flow) []grant {
 // gains returns by how much each PoP of a class gains or, below zero, loses, the
 // one that gains most last.
 func (s *solver) gains(members []grant, c *flowClass) []portion {
-	has := make(map[int]int64)
+	s.has = resized(s.has, len(s.Pops))
+	clear(s.has)
 	for _, g := range members {
-		has[int(g.to)] += g.units
+		if g.to >= 0 {
+			s.has[g.to] += g.units
+		}
 	}
 	gains := slices.Clone(c.at)
 	for i := range gains {
-		gains[i].units -= has[gains[i].pop]
+		gains[i].units -= s.has[gains[i].pop]
 	}
 	slices.SortFunc(gains, func(a, b portion) int {
 		return cmp.Or(cmp.Compare(a.units, b.units), cmp.Compare(a.pop, b.pop))

@@ -14,14 +14,17 @@ type flow struct {
 	closed     []bool
 	// price is each PoP's dual price, 0 or more, 0 while there is room.
 	price []int64
-	// queues[i][j] orders the classes at PoP i by what moving to j costs; nil
-	// until load has to leave i.
+	// queues[i][j] orders the classes at PoP i by what moving to j costs, if i is
+	// queued: once load has to leave it.
 	queues [][]queue
-	// Scratch of path.
+	queued []bool
+	// Scratch of path and fill, and the memory of flowClass.at.
 	distance []int64
 	from     []int
 	by       []int32
 	done     []bool
+	here     []int32
+	places   []portion
 }
 
 // flowClass is a number of networks with one row of costs and one PoP now.
@@ -81,47 +84,53 @@ func (c *flowClass) add(pop int, units int64) bool {
 	return true
 }
 
-// newFlow puts every class at its cheapest open PoP, whatever its room, which is
-// optimal for prices of 0. A class that no open PoP may have is at none.
-func newFlow(classes []flowClass, room []int64, closed []bool) *flow {
-	f := emptyFlow(classes, room, closed)
-	places := make([]portion, len(classes))
+// begin puts every class at its cheapest open PoP, whatever its room, which is
+// optimal for prices of 0. A class that no open PoP may have is at none. Whatever
+// the flow was before, only its memory is left of it.
+func (f *flow) begin(classes []flowClass, room []int64, closed []bool) {
+	f.empty(classes, room, closed)
+	f.places = resized(f.places, len(classes))
 	for i := range classes {
 		c := &classes[i]
-		c.at = places[i : i : i+1]
+		c.at = f.places[i : i : i+1]
 		if best := f.cheapest(c); best >= 0 && c.units > 0 {
 			c.at = append(c.at, portion{best, c.units})
 			f.load[best] += c.units
 		}
 	}
-	return f
 }
 
-func emptyFlow(classes []flowClass, room []int64, closed []bool) *flow {
+func (f *flow) empty(classes []flowClass, room []int64, closed []bool) {
 	n := len(room)
-	return &flow{
-		classes: classes, room: room, closed: closed,
-		load: make([]int64, n), price: make([]int64, n), queues: make([][]queue, n),
-		distance: make([]int64, n), from: make([]int, n), by: make([]int32, n), done: make([]bool, n),
+	f.classes, f.room, f.closed = classes, room, closed
+	f.load, f.price, f.queued = resized(f.load, n), resized(f.price, n), resized(f.queued, n)
+	clear(f.load)
+	clear(f.price)
+	clear(f.queued)
+	if len(f.queues) != n {
+		f.queues = make([][]queue, n)
 	}
+	f.distance, f.from, f.by, f.done = resized(f.distance, n), resized(f.from, n), resized(f.by, n), resized(f.done, n)
 }
 
-// without returns a copy in which a PoP is closed and has no room, so that all
-// its load has to leave: optimal for the prices until it is settled.
-func (f *flow) without(lost int) *flow {
-	room, closed := slices.Clone(f.room), slices.Clone(f.closed)
+// resized returns a slice of n elements of any value, in the same memory if that
+// is enough.
+func resized[T any](s []T, n int) []T { return slices.Grow(s[:0], n)[:n] }
+
+// without makes f a copy of another flow in which a PoP is closed and has no room,
+// so that all its load has to leave: optimal for the prices until it is settled.
+func (f *flow) without(lost int, whole *flow) {
+	room, closed := slices.Clone(whole.room), slices.Clone(whole.closed)
 	room[lost], closed[lost] = 0, true
-	classes := slices.Clone(f.classes)
-	places := make([]portion, 0, 2*len(classes))
-	for i := range classes {
-		from := len(places)
-		places = append(places, classes[i].at...)
-		classes[i].at = places[from:len(places):len(places)]
+	f.empty(append(f.classes[:0], whole.classes...), room, closed)
+	copy(f.load, whole.load)
+	copy(f.price, whole.price)
+	f.places = slices.Grow(f.places[:0], 2*len(f.classes))
+	for i := range f.classes {
+		from := len(f.places)
+		f.places = append(f.places, f.classes[i].at...)
+		f.classes[i].at = f.places[from:len(f.places):len(f.places)]
 	}
-	c := emptyFlow(classes, room, closed)
-	copy(c.load, f.load)
-	copy(c.price, f.price)
-	return c
 }
 
 // cheapest returns the open PoP at which a class costs least at the prices, -1
@@ -180,7 +189,7 @@ func (f *flow) move(class int32, from, to int, units int64) {
 	c.add(from, -units)
 	f.load[from] -= units
 	f.load[to] += units
-	if c.add(to, units) && f.queues[to] != nil {
+	if c.add(to, units) && f.queued[to] {
 		f.enqueue(int(class), to)
 	}
 }
@@ -205,7 +214,7 @@ func (f *flow) path(source int) int {
 			return at
 		}
 		f.done[at] = true
-		if f.queues[at] == nil {
+		if !f.queued[at] {
 			f.fill(at)
 		}
 		for j := range f.queues[at] {
@@ -226,24 +235,27 @@ func (f *flow) path(source int) int {
 
 // fill makes the queues of a PoP.
 func (f *flow) fill(pop int) {
-	var here []int32
+	f.here = f.here[:0]
 	for i := range f.classes {
 		if f.classes[i].has(pop) > 0 {
-			here = append(here, int32(i))
+			f.here = append(f.here, int32(i))
 		}
 	}
-	f.queues[pop] = make([]queue, len(f.room))
+	f.queued[pop] = true
+	if len(f.queues[pop]) != len(f.room) {
+		f.queues[pop] = make([]queue, len(f.room))
+	}
 	for j := range f.queues[pop] {
-		if j == pop || f.closed[j] {
-			continue
-		}
-		q := make(queue, 0, len(here))
-		for _, class := range here {
-			if cost, ok := f.classes[class].moving(pop, j); ok {
-				q = append(q, move{cost, class})
+		q := f.queues[pop][j][:0]
+		if j != pop && !f.closed[j] {
+			q = slices.Grow(q, len(f.here))
+			for _, class := range f.here {
+				if cost, ok := f.classes[class].moving(pop, j); ok {
+					q = append(q, move{cost, class})
+				}
 			}
+			q.order()
 		}
-		q.order()
 		f.queues[pop][j] = q
 	}
 }

@@ -59,15 +59,19 @@ type Shift struct {
 	Demand float64      `json:"demand"`
 }
 
-// Losses answers for every open PoP what the plan would be without it, in the
-// order of Pops: not only where its own clients go but whom they push on. Each
-// answer lists no more than limit routes and limit clients. It starts from the
-// optimum of the plan, so a loss costs little more than its own moves.
-func (p *Plan) Losses(limit int) []Loss {
+// Losses answers for every open PoP what the plan that was solved last would be
+// without it, in the order of Pops: not only where its own clients go but whom they
+// push on. Each answer lists no more than limit routes and limit clients. It starts
+// from the optimum of the plan, so a loss costs little more than its own moves. Before
+// the first plan there are none.
+func (s *Solver) Losses(limit int) []Loss {
+	if s.last.Problem == nil {
+		return nil
+	}
 	var losses []Loss
-	for i, pop := range p.Pops {
+	for i, pop := range s.last.Pops {
 		if !pop.Out {
-			losses = append(losses, p.solver.lose(i, limit))
+			losses = append(losses, s.last.lose(i, limit))
 		}
 	}
 	return losses
@@ -75,10 +79,11 @@ func (p *Plan) Losses(limit int) []Loss {
 
 // lose solves without one PoP.
 func (s *solver) lose(lost, limit int) Loss {
-	f := s.flow.without(lost)
+	f := &s.trial
+	f.without(lost, &s.flow)
 	// More room for all changes every price, so then it starts from nothing.
 	if s.fill(f.closed) > s.level || f.settle() > 0 {
-		f, _ = s.settle(f.classes, f.closed)
+		s.settle(f, f.classes, f.closed)
 	}
 	l := Loss{Pop: s.Pops[lost].Name, Verdict: Fits}
 	for i, load := range f.load {
@@ -107,19 +112,19 @@ func (s *solver) lose(lost, limit int) Loss {
 // add lists what moves between the optimum of the plan and f.
 func (l *Loss) add(s *solver, f *flow, limit int) {
 	routes := make(map[[2]int32]*Route)
-	var shifts []Shift
-	var moved []grant
+	shifts := s.shifts[:0]
 	cost, count := 0.0, 0
 	for i := range f.classes {
 		if slices.Equal(f.classes[i].at, s.flow.classes[i].at) && len(f.classes[i].at) > 0 {
 			continue
 		}
-		members := slices.Clone(s.grants[s.granted[i]:s.granted[i+1]])
-		for k := range members {
-			members[k].from, members[k].to = members[k].goal, members[k].goal
+		s.members = append(s.members[:0], s.grants[s.granted[i]:s.granted[i+1]]...)
+		for k := range s.members {
+			g := &s.members[k]
+			g.from, g.to = g.goal, g.goal
 		}
-		moved = s.divide(moved[:0], members, i, f)
-		for _, g := range moved {
+		s.moved = s.divide(s.moved[:0], s.members, i, f)
+		for _, g := range s.moved {
 			if g.from == g.to || g.from < 0 {
 				continue
 			}
@@ -156,6 +161,7 @@ func (l *Loss) add(s *solver, f *flow, limit int) {
 	})
 	l.OmittedRoutes = max(0, len(l.Routes)-limit)
 	l.Routes = l.Routes[:len(l.Routes)-l.OmittedRoutes]
+	s.shifts = shifts
 	l.Clients = slices.Clone(largest(shifts, limit))
 	l.Omitted = count - len(l.Clients)
 }

@@ -92,6 +92,7 @@ func small(r *rand.Rand) Problem {
 func TestCostIsThatOfAnExactSolver(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	feasible := 0
+	var solver Solver // for all of them
 	for range 3000 {
 		p := small(r)
 		want, ok := exact(p)
@@ -99,7 +100,7 @@ func TestCostIsThatOfAnExactSolver(t *testing.T) {
 			continue
 		}
 		feasible++
-		plan, err := Solve(p, nil)
+		plan, err := solver.Solve(p, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -122,7 +123,7 @@ func TestCostIsThatOfAnExactSolver(t *testing.T) {
 			t.Fatalf("level %v for a problem that fits", plan.Level)
 		}
 		// The loss of each PoP is the same problem with it out.
-		for _, l := range plan.Losses(100) {
+		for _, l := range solver.Losses(100) {
 			without := p
 			without.Pops = append([]Pop(nil), p.Pops...)
 			for j := range without.Pops {

@@ -33,7 +33,6 @@ type Plan struct {
 	homes  []int32
 	shares map[int32][]Fraction
 	single [][]Fraction // by PoP
-	solver *solver
 }
 
 // Load is a PoP and what a plan gives it.
@@ -105,8 +104,9 @@ func (p *Plan) index(pops []Pop) []int32 {
 
 // plan makes the plan of a solved problem.
 func (s *solver) plan() *Plan {
-	p := &Plan{Level: s.level, clients: s.Clients, rows: s.Rows, solver: s}
-	p.fill(len(s.Pops), s.grants)
+	p := &Plan{Level: s.level, clients: s.Clients, rows: s.Rows}
+	s.first = resized(s.first, len(s.Clients))
+	p.fill(len(s.Pops), s.grants, s.first)
 	load := make([]int64, len(s.Pops))
 	cost := 0.0
 	for i := range s.grants {
@@ -139,14 +139,13 @@ func (s *solver) plan() *Plan {
 	return p
 }
 
-// fill sets the PoPs of all clients.
-func (p *Plan) fill(pops int, grants []grant) {
+// fill sets the PoPs of all clients. first is scratch, one for each.
+func (p *Plan) fill(pops int, grants []grant, first []int64) {
 	p.single = make([][]Fraction, pops)
 	for i := range p.single {
 		p.single[i] = []Fraction{{i, 1}}
 	}
 	p.homes = make([]int32, len(p.clients))
-	first := make([]int64, len(p.clients)) // units of what homes says
 	for i := range p.homes {
 		p.homes[i] = -1
 	}
@@ -156,7 +155,7 @@ func (p *Plan) fill(pops int, grants []grant) {
 		switch home := p.homes[g.client]; {
 		case g.to < 0:
 		case home < 0:
-			p.homes[g.client], first[g.client] = g.to, g.units
+			p.homes[g.client], first[g.client] = g.to, g.units // units of what homes says
 		case home == g.to && units[g.client] == nil:
 			first[g.client] += g.units
 		default:
@@ -193,7 +192,8 @@ func (p *Plan) fill(pops int, grants []grant) {
 // no division costs less than if each client paid the least of cost and price,
 // and the PoPs got their prices back for the room they have.
 func (s *solver) bound() float64 {
-	load := make([]int64, len(s.Rows))
+	load := resized(s.byRow, len(s.Rows))
+	clear(load)
 	for i := range s.grants {
 		if g := &s.grants[i]; g.to >= 0 {
 			load[s.Clients[g.client].Row] += g.units

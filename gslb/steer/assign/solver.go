@@ -1,9 +1,27 @@
 package assign
 
 import (
+	"cmp"
 	"math"
 	"slices"
 )
+
+// Solver solves one problem after another, each in the memory of the one before.
+// The zero Solver is ready for use. It is for one goroutine.
+type Solver struct{ last solver }
+
+// Solve is [Solve].
+func (s *Solver) Solve(p Problem, prev *Plan) (*Plan, error) {
+	if err := p.check(); err != nil {
+		return nil, err
+	}
+	p.Target = cmp.Or(p.Target, DefaultTarget)
+	p.MoveCap = cmp.Or(p.MoveCap, DefaultMoveCap)
+	p.Classes = cmp.Or(p.Classes, DefaultClasses)
+	s.last.begin(&p, prev)
+	s.last.solve()
+	return s.last.plan(), nil
+}
 
 // solver turns a problem into integers, has the flow solved, and tells the
 // networks of each class where to go.
@@ -17,12 +35,27 @@ type solver struct {
 	// the order of their classes: class i has pieces[starts[i]:starts[i+1]].
 	pieces []piece
 	starts []int32
-	flow   *flow
+	flow   flow
 	// grants say where pieces go, in the order of classes too; class i has
 	// grants[granted[i]:granted[i+1]].
 	grants  []grant
 	granted []int32
 	held    int64 // units that the cap on moves kept
+
+	// Scratch, which is large for a million clients: of sort, solve, plan.fill,
+	// grant and lose.
+	unsorted []piece
+	of, next []int32
+	index    map[classKey]int32
+	classes  []flowClass
+	rows     classifier
+	byRow    []int64
+	first    []int64
+	members  []grant
+	moved    []grant
+	has      []int64
+	trial    flow
+	shifts   []Shift
 }
 
 // piece is a client, or one share of it.
@@ -45,8 +78,8 @@ type grant struct {
 // resolution is how many units all demand is cut into.
 const resolution = 1 << 42
 
-func newSolver(p *Problem, prev *Plan) *solver {
-	s := &solver{Problem: p}
+func (s *solver) begin(p *Problem, prev *Plan) {
+	s.Problem, s.total, s.held = p, 0, 0
 	total := 0.0
 	for _, c := range p.Clients {
 		total += c.Demand
@@ -55,11 +88,10 @@ func newSolver(p *Problem, prev *Plan) *solver {
 	if total > 0 {
 		s.scale = resolution / total
 	}
-	s.pieces = s.cut(prev)
+	s.cut(prev)
 	for _, piece := range s.pieces {
 		s.total += piece.units
 	}
-	return s
 }
 
 // units converts a demand or a ceiling; what is above 0 stays so.
@@ -71,8 +103,8 @@ func (s *solver) units(demand float64) int64 {
 }
 
 // cut makes pieces of the clients, by where they are in the plan before.
-func (s *solver) cut(prev *Plan) []piece {
-	pieces := make([]piece, 0, len(s.Clients))
+func (s *solver) cut(prev *Plan) {
+	pieces := slices.Grow(s.pieces[:0], len(s.Clients))
 	known := prev.index(s.Pops)
 	at := 0
 	for i, c := range s.Clients {
@@ -98,41 +130,47 @@ func (s *solver) cut(prev *Plan) []piece {
 			}
 		}
 	}
-	return pieces
+	s.pieces = pieces
 }
+
+// classKey is what the members of a class have in common.
+type classKey struct{ row, home int32 }
 
 // sort returns the classes of the flow, one for each class of rows and each PoP
 // that members have now, and orders the pieces by them.
 func (s *solver) sort(rowClass []int32, costs [][]int32) []flowClass {
-	type key struct{ row, home int32 }
-	index := make(map[key]int32)
-	var classes []flowClass
-	of := make([]int32, len(s.pieces))
+	if s.index == nil {
+		s.index = make(map[classKey]int32)
+	}
+	clear(s.index)
+	classes := s.classes[:0]
+	s.of = resized(s.of, len(s.pieces))
 	for i, p := range s.pieces {
-		k := key{rowClass[s.Clients[p.client].Row], p.home}
-		class, known := index[k]
+		k := classKey{rowClass[s.Clients[p.client].Row], p.home}
+		class, known := s.index[k]
 		if !known {
 			class = int32(len(classes))
-			index[k] = class
+			s.index[k] = class
 			classes = append(classes, flowClass{costs: costs[k.row], home: int(p.home), bonus: max(1, s.Hysteresis.Microseconds())})
 		}
 		classes[class].units += p.units
-		of[i] = class
+		s.of[i] = class
 	}
-	s.starts = make([]int32, len(classes)+1)
-	for _, class := range of {
+	s.starts = resized(s.starts, len(classes)+1)
+	clear(s.starts)
+	for _, class := range s.of {
 		s.starts[class+1]++
 	}
 	for i := range classes {
 		s.starts[i+1] += s.starts[i]
 	}
-	next := slices.Clone(s.starts)
-	sorted := make([]piece, len(s.pieces))
-	for i, p := range s.pieces {
-		sorted[next[of[i]]] = p
-		next[of[i]]++
+	s.next = append(s.next[:0], s.starts...)
+	s.unsorted, s.pieces = s.pieces, resized(s.unsorted, len(s.pieces))
+	for i, p := range s.unsorted {
+		s.pieces[s.next[s.of[i]]] = p
+		s.next[s.of[i]]++
 	}
-	s.pieces = sorted
+	s.classes = classes
 	return classes
 }
 
@@ -147,17 +185,23 @@ func (s *solver) solve() {
 	for i, p := range s.Pops {
 		closed[i] = p.Out
 	}
-	demand := make([]int64, len(s.Rows))
+	demand := resized(s.byRow, len(s.Rows))
+	clear(demand)
 	for _, piece := range s.pieces {
 		demand[s.Clients[piece.client].Row] += piece.units
 	}
+	s.byRow = demand
+	exact := s.rows.equal(s.Rows, demand, s.Classes)
 	prices := make([]int64, len(s.Pops))
 	for range passes {
-		class, costs, exact := classRows(s.Rows, demand, prices, s.Classes)
-		s.flow, s.level = s.settle(s.sort(class, costs), closed)
-		if prices = s.flow.price; exact {
+		if !exact {
+			s.rows.alike(s.Rows, demand, prices, s.Classes)
+		}
+		s.level = s.settle(&s.flow, s.sort(s.rows.class, s.rows.costs), closed)
+		if exact {
 			break
 		}
+		copy(prices, s.flow.price)
 	}
 	s.grant()
 	s.hold()
@@ -166,16 +210,15 @@ func (s *solver) solve() {
 // settle solves for given closed PoPs and returns the level it was done at. When
 // the target leaves load stuck, because some networks may have few PoPs only,
 // whole ceilings are used.
-func (s *solver) settle(classes []flowClass, closed []bool) (*flow, float64) {
-	fill := s.fill(closed)
-	level := max(s.Target, fill)
-	f := newFlow(classes, s.rooms(level, closed), closed)
+func (s *solver) settle(f *flow, classes []flowClass, closed []bool) (level float64) {
+	level = max(s.Target, s.fill(closed))
+	f.begin(classes, s.rooms(level, closed), closed)
 	if f.settle() > 0 && level < 1 {
 		level = 1
-		f = newFlow(classes, s.rooms(level, closed), closed)
+		f.begin(classes, s.rooms(level, closed), closed)
 		f.settle()
 	}
-	return f, level
+	return level
 }
 
 // fill is the share of the open PoPs' ceilings that all demand takes.

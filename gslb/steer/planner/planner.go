@@ -181,6 +181,8 @@ func (o *Outcome) Without(lost []string) ([]steer.Assigned, [][]steer.Share, err
 type Planner struct {
 	cfg     Config
 	tracker tracker
+	rows    rows
+	solver  assign.Solver
 	// problem is the last one with a demand that was measured, or with that of the
 	// map; solved is its plan, and inForce what became of it by shedding.
 	problem *assign.Problem
@@ -205,7 +207,7 @@ func (p *Planner) Reset(cfg Config) {
 // the policy latency needs.
 func (p *Planner) Rows(in Input) *Outcome {
 	o := &Outcome{Mode: None, At: in.Now, Loads: in.Pops}
-	o.Measured, o.Rows = rowsOf(in)
+	o.Measured, o.Rows = p.rows.of(in, in.Measured.Networks())
 	return o
 }
 
@@ -232,14 +234,14 @@ func (p *Planner) Step(in Input, turn bool) (*Outcome, error) {
 		problem.Hysteresis = 0
 	}
 	if known || p.shedder == nil || !sameOpen(problem.Pops, p.solved) {
-		plan, err := assign.Solve(*problem, p.inForce)
+		plan, err := p.solver.Solve(*problem, p.inForce)
 		if err != nil {
 			return nil, err
 		}
 		p.problem, p.solved, p.inForce, p.at = problem, plan, plan, in.Now
 		p.shedder, p.losses, p.byMap = nil, nil, !known && p.byMap
 		if !p.byMap {
-			p.losses = plan.Losses(listed)
+			p.losses = p.solver.Losses(listed)
 		}
 	}
 	o.Mode = Solved
@@ -281,10 +283,7 @@ func (p *Planner) measured(in Input, o *Outcome) *assign.Problem {
 	if len(o.Measured) == 0 || o.Known < 0.5 {
 		return nil
 	}
-	problem := &assign.Problem{Rows: o.Rows}
-	for _, m := range o.Measured {
-		problem.Clients = append(problem.Clients, assign.Client{Prefix: m.Prefix.Netip(), Row: m.Row})
-	}
+	problem := &assign.Problem{Rows: o.Rows, Clients: clientsOf(o.Measured, 0)}
 	i := 0
 	for m := range in.Measured.All() {
 		for problem.Clients[i].Prefix != m.Prefix {
@@ -296,8 +295,10 @@ func (p *Planner) measured(in Input, o *Outcome) *assign.Problem {
 			p.tracker.extra[m.Prefix] += more
 		}
 	}
-	for i := range problem.Clients {
-		problem.Clients[i].Demand += p.tracker.extra[problem.Clients[i].Prefix]
+	if len(p.tracker.extra) > 0 {
+		for i := range problem.Clients {
+			problem.Clients[i].Demand += p.tracker.extra[problem.Clients[i].Prefix]
+		}
 	}
 	for i, pop := range in.Pops {
 		ceiling := p.tracker.ceiling(pop)
@@ -347,13 +348,19 @@ func (p *Planner) assumed(in Input) *assign.Problem {
 	for i, c := range in.Clients {
 		networks[i] = c.Prefix.Netip()
 	}
-	measured, rows := newRows(in).of(networks)
-	problem.Rows = rows
-	for _, m := range measured {
-		problem.Clients = append(problem.Clients, assign.Client{Prefix: m.Prefix.Netip(), Row: m.Row, Demand: each})
-	}
+	measured, lines := new(rows).of(in, networks)
+	problem.Rows, problem.Clients = lines, clientsOf(measured, each)
 	p.byMap = true
 	return problem
+}
+
+// clientsOf returns networks with an equal demand.
+func clientsOf(networks []steer.Measured, demand float64) []assign.Client {
+	clients := make([]assign.Client, len(networks))
+	for i, m := range networks {
+		clients[i] = assign.Client{Prefix: m.Prefix.Netip(), Row: m.Row, Demand: demand}
+	}
+	return clients
 }
 
 // shed brings the plan in force up to date with the load that PoPs report.

@@ -421,13 +421,17 @@ func TestRowsAreShared(t *testing.T) {
 		}
 	}
 	in := Input{Now: start, Pops: []Pop{{Name: "a"}, {Name: "b", Lat: 40}}, Measured: rtt.Merge(start, names, s[:])}
+	networks := in.Measured.Networks()
 	for _, c := range []struct{ step, most float64 }{{step, 1000}, {0.1, 900}, {1, 40}} {
-		rows := newRows(in)
-		rows.step = c.step
-		list, all := rows.of(in.Measured.Networks())
-		if len(list) != 1000 || len(all) > int(c.most) {
-			t.Errorf("step %v: %d networks, %d rows", c.step, len(list), len(all))
+		rows, list := rows{in: in, step: c.step, grid: grid}, make([]steer.Measured, len(networks))
+		rows.locate(in.Pops)
+		if rows.fill(list, networks, located(networks, nil), 10) {
+			t.Errorf("step %v: no more than ten rows", c.step)
 		}
+		if !rows.fill(list, networks, located(networks, nil), int(c.most)) {
+			t.Errorf("step %v: more than %v rows", c.step, c.most)
+		}
+		all := rows.all
 		for i, m := range list {
 			for j, got := range all[m.Row] {
 				want := float64(s[j].Entries[i].RTT.Microseconds())
@@ -436,5 +440,25 @@ func TestRowsAreShared(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Rows that stay are the same memory in the next turn, those that nobody has any more
+// go, and no row is that of other PoPs.
+func TestRowsAreKept(t *testing.T) {
+	network, other := netip.MustParsePrefix("20.0.0.0/24"), netip.MustParsePrefix("20.0.1.0/24")
+	in := func(ms time.Duration, lat float64) Input {
+		return Input{Now: start, Pops: []Pop{{Name: "a"}, {Name: "b", Lat: lat}}, Measured: rtt.Merge(start, []string{"a", "b"}, []rtt.Snapshot{
+			{Pop: "a", At: start, HalfLife: time.Minute, Entries: []rtt.Entry{
+				{Prefix: network, RTT: 10 * time.Millisecond, Weight: 5}, {Prefix: other, RTT: ms * time.Millisecond, Weight: 5}}},
+		})}
+	}
+	p := New(usual)
+	first, second := p.Rows(in(20, 40)), p.Rows(in(30, 40))
+	if &first.Rows[0][0] != &second.Rows[0][0] || len(second.Rows) != 2 || &first.Rows[1][0] == &second.Rows[1][0] || len(p.rows.lines) != 2 {
+		t.Errorf("rows %v, then %v; %d kept", first.Rows, second.Rows, len(p.rows.lines))
+	}
+	if third := p.Rows(in(30, 50)); third.Rows[0][1] == second.Rows[0][1] || len(p.rows.lines) != 2 {
+		t.Errorf("b has moved, its rows are %v", third.Rows)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 	"net/netip"
+	"slices"
 	"time"
 
 	"anyedge/gslb/steer"
@@ -23,55 +24,81 @@ const (
 	earth = 6371
 )
 
-// rows makes the rows of costs of networks, one for all that are alike.
+// rows makes the rows of costs of networks, one for all that are alike. From one
+// turn to the next most stay what they are, and are the same memory: tables that are
+// still in force have them too.
+//
+// The zero value is ready for use.
 type rows struct {
-	in    Input
-	step  float64
-	grid  float64
-	index map[string]int32
-	all   [][]int32
-	km    map[[2]int16][]float64 // by cell of the grid
-	at    [][3]float64           // of PoPs, on the unit sphere
+	lines map[string]*line
+	pops  []Pop        // that lines are of
+	at    [][3]float64 // of PoPs, on the unit sphere
+	turn  uint64       // counts the calls of fill
 
-	key    []byte
-	known  []rtt.Measure
-	memory []int32 // for rows to come
+	// Of one call of fill:
+	in         Input
+	coarse     int // how often step and grid were doubled
+	step, grid float64
+	all        [][]int32
+	km         map[[2]int16][]float64 // by cell of the grid
+	known      []rtt.Measure
+	key        []byte
 }
 
-func newRows(in Input) *rows {
-	r := &rows{in: in, step: step, grid: grid}
-	for _, p := range in.Pops {
-		r.at = append(r.at, onSphere(p.Lat, p.Lon))
-	}
-	return r
-}
-
-// rowsOf returns the measured networks and their rows.
-func rowsOf(in Input) ([]steer.Measured, [][]int32) {
-	return newRows(in).of(in.Measured.Networks())
+// line is a row, and its number if it is of this turn.
+type line struct {
+	costs  []int32
+	turn   uint64
+	number int32
 }
 
 // of returns the rows of networks, which are sorted.
-func (r *rows) of(networks []netip.Prefix) ([]steer.Measured, [][]int32) {
-	places := located(networks, r.in.Clients)
-	limit := entries / max(1, len(r.in.Pops))
-	for {
-		r.index, r.all, r.km = make(map[string]int32), nil, make(map[[2]int16][]float64)
-		list := make([]steer.Measured, 0, len(networks))
-		for i, network := range networks {
-			list = append(list, steer.Measured{Prefix: cidr.From(network), Row: r.row(network, places[i])})
-			if len(r.all) > limit && r.step < 8 {
-				break
-			}
-		}
-		if len(list) == len(networks) {
-			return list, r.all
-		}
+func (r *rows) of(in Input, networks []netip.Prefix) ([]steer.Measured, [][]int32) {
+	r.in = in
+	defer func() { r.in, r.all, r.km = Input{}, nil, nil }() // not to be kept for a turn
+	r.locate(in.Pops)
+	places := located(networks, in.Clients)
+	limit := entries / max(1, len(in.Pops))
+	list := make([]steer.Measured, len(networks))
+	for r.coarse, r.step, r.grid = 0, step, grid; !r.fill(list, networks, places, limit); r.coarse++ {
 		r.step, r.grid = 2*r.step, min(90, 2*r.grid)
+	}
+	for key, l := range r.lines {
+		if l.turn != r.turn {
+			delete(r.lines, key)
+		}
+	}
+	return list, r.all
+}
+
+// locate forgets all rows if PoPs are not what they were of.
+func (r *rows) locate(pops []Pop) {
+	if r.lines != nil && slices.EqualFunc(r.pops, pops, func(a, b Pop) bool {
+		return a.Lat == b.Lat && a.Lon == b.Lon && a.Anycast == b.Anycast
+	}) {
+		return
+	}
+	r.lines, r.pops, r.at = make(map[string]*line), slices.Clone(pops), nil
+	for _, p := range pops {
+		r.at = append(r.at, onSphere(p.Lat, p.Lon))
 	}
 }
 
-// row returns the index of the row of a network that is at the place of an entry of
+// fill fills the list in, unless that takes too many rows and could do with fewer.
+func (r *rows) fill(list []steer.Measured, networks []netip.Prefix, places []int32, limit int) bool {
+	r.turn++
+	r.km = make(map[[2]int16][]float64)
+	r.all = make([][]int32, 0, len(r.lines)+len(r.lines)/16)
+	for i, network := range networks {
+		list[i] = steer.Measured{Prefix: cidr.From(network), Row: r.row(network, places[i])}
+		if len(r.all) > limit && r.step < 8 {
+			return false
+		}
+	}
+	return true
+}
+
+// row returns the number of the row of a network that is at the place of an entry of
 // the map, or below 0 at none.
 func (r *rows) row(network netip.Prefix, place int32) int32 {
 	r.known = r.in.Measured.Lookup(r.known[:0], network)
@@ -88,31 +115,29 @@ func (r *rows) row(network netip.Prefix, place int32) int32 {
 		lat, lon = r.in.Pops[best.Pop].Lat, r.in.Pops[best.Pop].Lon
 	}
 	cell := [2]int16{int16(math.Round(lat / r.grid)), int16(math.Round(lon / r.grid))}
-	r.key = binary.AppendVarint(binary.AppendVarint(r.key[:0], int64(cell[0])), int64(cell[1]))
+	r.key = binary.AppendVarint(binary.AppendVarint(append(r.key[:0], byte(r.coarse)), int64(cell[0])), int64(cell[1]))
 	for i := range r.known {
 		m := &r.known[i]
 		code := math.Round(math.Log(float64(m.RTT.Microseconds())) / r.step)
 		m.RTT = time.Duration(math.Exp(code*r.step)) * time.Microsecond
 		r.key = binary.AppendVarint(binary.AppendVarint(r.key, int64(m.Pop)), int64(code))
 	}
-	if at, ok := r.index[string(r.key)]; ok {
-		return at
-	}
-	if pops := len(r.in.Pops); len(r.memory) < pops {
-		r.memory = make([]int32, 256*pops)
-	}
-	costs := r.memory[:len(r.in.Pops):len(r.in.Pops)]
-	r.memory = r.memory[len(costs):]
-	rtt.Costs(costs, r.distances(cell), r.known)
-	for i, p := range r.in.Pops {
-		if p.Anycast {
-			costs[i] = assign.Never
+	l := r.lines[string(r.key)]
+	if l == nil {
+		l = &line{costs: make([]int32, len(r.in.Pops))}
+		rtt.Costs(l.costs, r.distances(cell), r.known)
+		for i, p := range r.in.Pops {
+			if p.Anycast {
+				l.costs[i] = assign.Never
+			}
 		}
+		r.lines[string(r.key)] = l
 	}
-	at := int32(len(r.all))
-	r.index[string(r.key)] = at
-	r.all = append(r.all, costs)
-	return at
+	if l.turn != r.turn {
+		l.turn, l.number = r.turn, int32(len(r.all))
+		r.all = append(r.all, l.costs)
+	}
+	return l.number
 }
 
 // distances returns the km from a cell of the grid to each PoP.
