@@ -12,7 +12,9 @@ import (
 	"anyedge/internal/fleet"
 )
 
-// planUnit is what demand and ceilings are counted in.
+// planUnit is what demand and ceilings are counted in: those of a PoP in its own
+// connections, and what is of the whole fleet in those of the fleet's mean, as
+// connections at one PoP may be more work than at another.
 const planUnit = "open connections"
 
 // PlanReport is what the plan in force is and what it comes to.
@@ -111,14 +113,14 @@ func reportOf(cfg *configs.GSLB, o *planner.Outcome) PlanReport {
 			continue
 		}
 		p := PlanPop{Name: l.Name, Open: l.Open, Load: l.Load, Ceiling: l.Ceiling}
-		if o.Mode == planner.Solved {
-			p.Background = o.Background[i]
-		}
 		if o.Plan != nil && !o.ByMap {
-			given := o.Plan.Pops[i]
-			p.Demand, p.Room, p.Price = given.Demand, given.Room, ms(given.Price)
-			p.Ceiling = given.Ceiling + p.Background
+			given, heavy := o.Plan.Pops[i], o.Heaviness[i]
+			p.Demand, p.Room, p.Price = given.Demand/heavy, given.Room/heavy, ms(given.Price)
 			r.Demand += given.Demand
+			if o.Mode == planner.Solved {
+				p.Background = o.Background[i]
+				p.Ceiling = given.Ceiling/heavy + p.Background
+			}
 		}
 		p.Utilization = utilization(p.Demand+p.Background, p.Ceiling)
 		if o.ByMap || o.Mode == planner.Shedding {

@@ -6,10 +6,14 @@
 // # Demand
 //
 // Nobody counts the load that a network makes. What is known is how many
-// connections each PoP's nodes have open, and from which networks connections
-// came, with a weight that halves every 15 minutes. So a network's demand is, summed over PoPs, its
-// share of the weights there times the load there. The unit is the open connection,
-// as of fleet.Report.Load.
+// connections each PoP's nodes have open, and from which networks connections and
+// requests came, with weights that halve every 15 minutes. A network's work is its
+// requests and ten for each connection, or minute of one, which is about what a
+// handshake takes. So a network's demand is, summed over PoPs, its share of the work
+// there times the load there. The unit is the open connection, as of
+// fleet.Report.Load, with as much work as one of the fleet has on average: the load
+// and the ceiling of a PoP whose connections have more count as more, or a network
+// would have another demand wherever it goes. See Outcome.Heaviness.
 //
 // Weights are slow and load is not, so load is made as slow: when clients move
 // from one PoP to another, both halves of what is known of them move at one pace,
@@ -18,8 +22,8 @@
 // demand: it counts at once, is given to the clients of the PoPs where it rises, and
 // stays theirs while the means take it in.
 //
-// Load of a PoP whose nodes measure nothing is nobody's: it takes room from the
-// PoP, and is not moved.
+// Load of a PoP that nothing is known of is nobody's: it takes room from the PoP, and
+// is not moved.
 //
 // # Costs
 //
@@ -54,7 +58,6 @@
 package planner
 
 import (
-	"cmp"
 	"math"
 	"net/netip"
 	"slices"
@@ -140,6 +143,10 @@ type Outcome struct {
 	// network accounts for.
 	Loads      []Pop
 	Background []float64
+	// Heaviness is for each PoP the work of a connection there over that of one of
+	// the fleet when Plan was made: what is in connections of the PoP, such as Loads,
+	// times that is in the unit of Plan. It is 1 where nothing is measured.
+	Heaviness []float64
 
 	Assigned []steer.Assigned
 	Shares   [][]steer.Share
@@ -189,9 +196,11 @@ type Planner struct {
 	byMap   bool
 	solved  *assign.Plan
 	at      time.Time // of solved
-	inForce *assign.Plan
-	losses  []assign.Loss
-	shedder *assign.Shedder // nil while demand is known
+	// heaviness is Outcome.Heaviness, of solved.
+	heaviness []float64
+	inForce   *assign.Plan
+	losses    []assign.Loss
+	shedder   *assign.Shedder // nil while demand is known
 }
 
 // New returns a Planner without a plan.
@@ -239,6 +248,9 @@ func (p *Planner) Step(in Input, turn bool) (*Outcome, error) {
 			return nil, err
 		}
 		p.problem, p.solved, p.inForce, p.at = problem, plan, plan, in.Now
+		if known || p.byMap { // else the demand is that of before, and so is its unit
+			p.heaviness = o.Heaviness
+		}
 		p.shedder, p.losses, p.byMap = nil, nil, !known && p.byMap
 		if !p.byMap {
 			p.losses = p.solver.Losses(listed)
@@ -251,64 +263,10 @@ func (p *Planner) Step(in Input, turn bool) (*Outcome, error) {
 			return nil, err
 		}
 	}
-	o.Plan, o.Solved, o.Losses, o.ByMap = p.solved, p.at, p.losses, p.byMap
+	o.Plan, o.Solved, o.Losses, o.ByMap, o.Heaviness = p.solved, p.at, p.losses, p.byMap, p.heaviness
 	o.Assigned, o.Shares = assigned(p.inForce)
 	o.problem, o.inForce = p.problem, p.inForce
 	return o, nil
-}
-
-// measured returns the problem with the demand of now, nil if that is not known.
-func (p *Planner) measured(in Input, o *Outcome) *assign.Problem {
-	o.Background = make([]float64, len(in.Pops))
-	weights := make([]float64, len(in.Pops))
-	for m := range in.Measured.All() {
-		weights[m.Pop] += m.Weight
-	}
-	loads, risen := p.tracker.loads(in.Now, in.Pops, weights)
-	all, background, reported := 0.0, 0.0, false
-	for i, load := range loads {
-		reported = reported || !in.Pops[i].At.IsZero()
-		all += load + risen[i]
-		if weights[i] == 0 {
-			o.Background[i] = load
-			background += load
-		}
-	}
-	switch {
-	case all > 0:
-		o.Known = 1 - background/all
-	case reported && len(o.Measured) > 0: // that there is no load
-		o.Known = 1
-	}
-	if len(o.Measured) == 0 || o.Known < 0.5 {
-		return nil
-	}
-	problem := &assign.Problem{Rows: o.Rows, Clients: clientsOf(o.Measured, 0)}
-	i := 0
-	for m := range in.Measured.All() {
-		for problem.Clients[i].Prefix != m.Prefix {
-			i++
-		}
-		part := m.Weight / weights[m.Pop]
-		problem.Clients[i].Demand += part * loads[m.Pop]
-		if more := part * risen[m.Pop]; more > 0 {
-			p.tracker.extra[m.Prefix] += more
-		}
-	}
-	if len(p.tracker.extra) > 0 {
-		for i := range problem.Clients {
-			problem.Clients[i].Demand += p.tracker.extra[problem.Clients[i].Prefix]
-		}
-	}
-	for i, pop := range in.Pops {
-		ceiling := p.tracker.ceiling(pop)
-		if ceiling == 0 { // not known: it can carry what it does, and no more
-			ceiling = (loads[i] + risen[i]) / p.cfg.Target
-		}
-		problem.Pops = append(problem.Pops, assign.Pop{
-			Name: pop.Name, Ceiling: max(0, ceiling-o.Background[i]), Out: !pop.Open || pop.Anycast})
-	}
-	return problem
 }
 
 // mapped bounds the networks of a map that is planned by for want of measurements.
@@ -415,73 +373,3 @@ func assigned(plan *assign.Plan) ([]steer.Assigned, [][]steer.Share) {
 	}
 	return list, all
 }
-
-// tracker remembers the load and the ceilings of PoPs.
-type tracker struct {
-	at       time.Time
-	mean     map[string]float64 // load, at the pace of the weights
-	ceilings map[string]float64 // the last that was known
-	// extra is demand that is new and not yet in the means, by network. It goes at
-	// the pace at which they come to have it.
-	extra map[netip.Prefix]float64
-}
-
-// loads returns the mean load of each PoP, and by how much of what it has above
-// that its clients' demand has risen since the last call. Load of a PoP without
-// weights, whose clients nobody knows, is as it is.
-func (t *tracker) loads(now time.Time, pops []Pop, weights []float64) (means, risen []float64) {
-	if t.mean == nil {
-		t.mean, t.ceilings, t.extra = make(map[string]float64), make(map[string]float64), make(map[netip.Prefix]float64)
-	}
-	keep := math.Exp2(-max(0, float64(now.Sub(t.at))) / float64(rtt.DefaultHalfLife))
-	t.at = now
-	means, risen = make([]float64, len(pops)), make([]float64, len(pops))
-	more, rises, extra := 0.0, 0.0, 0.0
-	for i, pop := range pops {
-		if pop.Anycast {
-			continue
-		}
-		mean, known := t.mean[pop.Name]
-		if !known || weights[i] == 0 {
-			mean = pop.Load
-		}
-		means[i] = pop.Load + (mean-pop.Load)*keep
-		if known || !pop.At.IsZero() {
-			t.mean[pop.Name] = means[i]
-		}
-		more += pop.Load - means[i]
-		risen[i] = max(0, pop.Load-means[i])
-		rises += risen[i]
-		if pop.Ceiling > 0 {
-			t.ceilings[pop.Name] = pop.Ceiling
-		}
-	}
-	for network, e := range t.extra {
-		if e *= keep; e < 1e-3 {
-			delete(t.extra, network)
-			continue
-		}
-		t.extra[network] = e
-		extra += e
-	}
-	// What all PoPs have above their means is demand that is new; what only some
-	// have came from others.
-	share := 0.0
-	switch {
-	case more > extra:
-		share = (more - extra) / rises
-	case extra > 0:
-		less := max(0, more) / extra
-		for network := range t.extra {
-			t.extra[network] *= less
-		}
-	}
-	for i := range risen {
-		risen[i] *= share
-	}
-	return means, risen
-}
-
-// ceiling returns a PoP's ceiling, the last one if it is not known now, 0 if it
-// never was.
-func (t *tracker) ceiling(p Pop) float64 { return cmp.Or(p.Ceiling, t.ceilings[p.Name]) }

@@ -27,10 +27,12 @@ type edge struct {
 	at      [][2]float64
 	demand  []float64   // connections of each network
 	weights [][]float64 // by network and PoP, as nodes gather them
-	load    [][]float64 // by PoP, of the last minutes, the newest first
-	late    int         // minutes by which reports are late
-	now     time.Time
-	homes   [][]float64 // by network, shares of PoPs
+	// requests are what each connection of a network makes.
+	requests []float64
+	load     [][]float64 // by PoP, of the last minutes, the newest first
+	late     int         // minutes by which reports are late
+	now      time.Time
+	homes    [][]float64 // by network, shares of PoPs
 }
 
 // connections a minute come for each that is open.
@@ -49,6 +51,7 @@ func newEdge(late int) *edge {
 		e.at = append(e.at, [2]float64{near.Lat + 8*r.Float64() - 4, near.Lon + 8*r.Float64() - 4})
 		e.demand = append(e.demand, 5+20*r.Float64())
 		e.weights = append(e.weights, make([]float64, 4))
+		e.requests = append(e.requests, 10)
 		e.homes = append(e.homes, make([]float64, 4))
 		e.homes[i][i%4] = 1
 	}
@@ -84,7 +87,7 @@ func (e *edge) input() Input {
 		s := rtt.Snapshot{Pop: e.names[j], At: e.now, HalfLife: rtt.DefaultHalfLife}
 		for i, n := range e.nets {
 			if w := e.weights[i][j]; w > rtt.MinWeight {
-				s.Entries = append(s.Entries, rtt.Entry{Prefix: n, RTT: e.rtt(i, j), Weight: w})
+				s.Entries = append(s.Entries, rtt.Entry{Prefix: n, RTT: e.rtt(i, j), Weight: w, Requests: w * e.requests[i]})
 			}
 		}
 		snapshots = append(snapshots, s)
@@ -460,5 +463,46 @@ func TestRowsAreKept(t *testing.T) {
 	}
 	if third := p.Rows(in(30, 50)); third.Rows[0][1] == second.Rows[0][1] || len(p.rows.lines) != 2 {
 		t.Errorf("b has moved, its rows are %v", third.Rows)
+	}
+}
+
+// Heavy clients are as heavy wherever they are: the demand of a network does not
+// depend on whom it shares a PoP with.
+func TestDemandDoesNotDependOnTheNeighbors(t *testing.T) {
+	e, p := newEdge(0), New(usual)
+	for i := range e.nets { // those near the first two PoPs make many requests, of which CPU is the ceiling
+		if e.requests[i] = 2; i%4 < 2 {
+			e.requests[i] = 200
+		}
+	}
+	for range 40 {
+		e.minute()
+	}
+	at := func() (demand map[netip.Prefix]float64) {
+		e.minute()
+		o, err := p.Step(e.input(), true)
+		if err != nil || o.Mode != Solved {
+			t.Fatal(err, o.Mode)
+		}
+		e.follow(o)
+		demand = make(map[netip.Prefix]float64)
+		for _, c := range p.problem.Clients {
+			demand[c.Prefix] = c.Demand
+		}
+		return demand
+	}
+	before := at()
+	heavy, light := before[e.nets[0]]/e.demand[0], before[e.nets[3]]/e.demand[3]
+	if ratio := heavy / light; math.Abs(ratio-210.0/12) > 3 {
+		t.Errorf("a connection with 200 requests counts as much as %.1f with 2", ratio)
+	}
+	e.pops[0].Open = false // its heavy clients go to others
+	for minute := range 40 {
+		demand := at()
+		for i, n := range e.nets {
+			if off := demand[n] / before[n]; off < 0.8 || off > 1.25 {
+				t.Fatalf("%d minutes after the loss the demand of %v (near p%d) is taken for %.2f times what it was", minute, n, i%4, off)
+			}
+		}
 	}
 }

@@ -1,0 +1,183 @@
+package planner
+
+import (
+	"cmp"
+	"math"
+	"net/netip"
+	"time"
+
+	"anyedge/gslb/steer/assign"
+	"anyedge/gslb/steer/rtt"
+)
+
+const (
+	// perConnection is how many requests a connection, or a minute of one, is as
+	// much work as.
+	perConnection = 10
+	// few is the weight of connections below which what a PoP's own are like is
+	// little known, and heaviest bounds what comes of it.
+	few      = 100
+	heaviest = 10.0
+)
+
+// work is what the connections of a measure come to, in requests.
+func work(m *rtt.Measure) float64 { return m.Requests + perConnection*m.Weight }
+
+// heaviness is Outcome.Heaviness, from the weights and works of each PoP.
+func heaviness(pops []Pop, weights, works []float64) []float64 {
+	weight, all := 0.0, 0.0
+	for i := range pops {
+		weight += weights[i]
+		all += works[i]
+	}
+	each := make([]float64, len(pops)) // the work of a connection, then over the mean
+	load, loads := 0.0, 0.0
+	for i, pop := range pops {
+		if weights[i] > 0 {
+			each[i] = (works[i] + few*all/weight) / (weights[i] + few)
+			load += pop.Load
+			loads += pop.Load * each[i]
+		}
+	}
+	mean := all / weight
+	if load > 0 {
+		mean = loads / load
+	}
+	for i := range each {
+		if weights[i] == 0 {
+			each[i] = 1
+		} else {
+			each[i] = max(1/heaviest, min(heaviest, each[i]/mean))
+		}
+	}
+	return each
+}
+
+// measured returns the problem with the demand of now, nil if that is not known.
+func (p *Planner) measured(in Input, o *Outcome) *assign.Problem {
+	o.Background = make([]float64, len(in.Pops))
+	weights, works := make([]float64, len(in.Pops)), make([]float64, len(in.Pops))
+	for m := range in.Measured.All() {
+		weights[m.Pop] += m.Weight
+		works[m.Pop] += work(&m)
+	}
+	o.Heaviness = heaviness(in.Pops, weights, works)
+	loads, risen := p.tracker.loads(in.Now, in.Pops, weights, o.Heaviness)
+	all, background, reported := 0.0, 0.0, false
+	for i, load := range loads {
+		reported = reported || !in.Pops[i].At.IsZero()
+		all += load + risen[i]
+		if weights[i] == 0 {
+			o.Background[i] = load
+			background += load
+		}
+	}
+	switch {
+	case all > 0:
+		o.Known = 1 - background/all
+	case reported && len(o.Measured) > 0: // that there is no load
+		o.Known = 1
+	}
+	if len(o.Measured) == 0 || o.Known < 0.5 {
+		return nil
+	}
+	problem := &assign.Problem{Rows: o.Rows, Clients: clientsOf(o.Measured, 0)}
+	i := 0
+	for m := range in.Measured.All() {
+		for problem.Clients[i].Prefix != m.Prefix {
+			i++
+		}
+		part := work(&m) / works[m.Pop]
+		problem.Clients[i].Demand += part * loads[m.Pop]
+		if more := part * risen[m.Pop]; more > 0 {
+			p.tracker.extra[m.Prefix] += more
+		}
+	}
+	if len(p.tracker.extra) > 0 {
+		for i := range problem.Clients {
+			problem.Clients[i].Demand += p.tracker.extra[problem.Clients[i].Prefix]
+		}
+	}
+	for i, pop := range in.Pops {
+		ceiling := p.tracker.ceiling(pop) * o.Heaviness[i]
+		if ceiling == 0 { // not known: it can carry what it does, and no more
+			ceiling = (loads[i] + risen[i]) / p.cfg.Target
+		}
+		problem.Pops = append(problem.Pops, assign.Pop{
+			Name: pop.Name, Ceiling: max(0, ceiling-o.Background[i]), Out: !pop.Open || pop.Anycast})
+	}
+	return problem
+}
+
+// tracker remembers the load and the ceilings of PoPs.
+type tracker struct {
+	at       time.Time
+	mean     map[string]float64 // load as reported, at the pace of the weights
+	ceilings map[string]float64 // the last that was known
+	// extra is demand that is new and not yet in the means, by network. It goes at
+	// the pace at which they come to have it.
+	extra map[netip.Prefix]float64
+}
+
+// loads returns the mean load of each PoP, and by how much of what it has above
+// that its clients' demand has risen since the last call. Load of a PoP without
+// weights, whose clients nobody knows, is as it is. Both are in connections of the
+// fleet, and pops in their own. Heaviness goes at the pace of the weights by itself.
+func (t *tracker) loads(now time.Time, pops []Pop, weights, heaviness []float64) (means, risen []float64) {
+	if t.mean == nil {
+		t.mean, t.ceilings, t.extra = make(map[string]float64), make(map[string]float64), make(map[netip.Prefix]float64)
+	}
+	keep := math.Exp2(-max(0, float64(now.Sub(t.at))) / float64(rtt.DefaultHalfLife))
+	t.at = now
+	means, risen = make([]float64, len(pops)), make([]float64, len(pops))
+	more, rises, extra := 0.0, 0.0, 0.0
+	for i, pop := range pops {
+		if pop.Anycast {
+			continue
+		}
+		mean, known := t.mean[pop.Name]
+		if !known || weights[i] == 0 {
+			mean = pop.Load
+		}
+		mean = pop.Load + (mean-pop.Load)*keep
+		if known || !pop.At.IsZero() {
+			t.mean[pop.Name] = mean
+		}
+		means[i] = mean * heaviness[i]
+		above := (pop.Load - mean) * heaviness[i]
+		more += above
+		risen[i] = max(0, above)
+		rises += risen[i]
+		if pop.Ceiling > 0 {
+			t.ceilings[pop.Name] = pop.Ceiling
+		}
+	}
+	for network, e := range t.extra {
+		if e *= keep; e < 1e-3 {
+			delete(t.extra, network)
+			continue
+		}
+		t.extra[network] = e
+		extra += e
+	}
+	// What all PoPs have above their means is demand that is new; what only some
+	// have came from others.
+	share := 0.0
+	switch {
+	case more > extra:
+		share = (more - extra) / rises
+	case extra > 0:
+		less := max(0, more) / extra
+		for network := range t.extra {
+			t.extra[network] *= less
+		}
+	}
+	for i := range risen {
+		risen[i] *= share
+	}
+	return means, risen
+}
+
+// ceiling returns a PoP's ceiling, the last one if it is not known now, 0 if it
+// never was.
+func (t *tracker) ceiling(p Pop) float64 { return cmp.Or(p.Ceiling, t.ceilings[p.Name]) }
