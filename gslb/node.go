@@ -42,6 +42,7 @@ type Node struct {
 	// without them.
 	certificate *atomic.Pointer[tls.Certificate]
 	planning    *planning
+	teller      *demandTeller
 	audit       *audit.Log
 
 	mu      sync.Mutex // guards what follows
@@ -97,6 +98,7 @@ func NewNode(o NodeOptions) (*Node, error) {
 		return nil, err
 	}
 	n.planning = newPlanning(n, newPlanMetrics(o.Registry))
+	n.teller = newDemandTeller(n, o.Store, o.Registry)
 	return n, n.steer(time.Now(), true)
 }
 
@@ -110,6 +112,7 @@ func (n *Node) Run(ctx context.Context) error {
 	group.Go(func() error { return n.fleet.Run(ctx) })
 	group.Go(func() error { n.follow(ctx); return nil })
 	group.Go(func() error { n.planning.run(ctx); return nil })
+	group.Go(func() error { n.teller.run(ctx); return nil })
 	group.Go(func() error { n.keys.run(ctx); return nil })
 	if asked := resolvers(n.config().Resolvers); len(asked) > 0 {
 		group.Go(func() error { n.keys.watchParents(ctx, asked.ask); return nil })

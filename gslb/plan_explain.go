@@ -24,9 +24,26 @@ type Explanation struct {
 	// Connections are how many, decayed, the measured times of this client are the
 	// mean of, by PoP.
 	Connections map[string]float64 `json:"connections,omitempty"`
+	// Demand is what the plan takes the client's network to ask for; nil if the plan
+	// does not know the network.
+	Demand *NetworkDemand `json:"demand,omitempty"`
 	// Losses are the plan's answers for Explanation.Without.
 	Losses []LostPop `json:"losses,omitempty"`
 }
+
+// NetworkDemand is the demand of a client network.
+type NetworkDemand struct {
+	Network netip.Prefix `json:"network"`
+	// Amount is in the unit of a PlanReport.
+	Amount float64 `json:"amount"`
+	From   string  `json:"from"` // what tells of it: DemandMeasured or DemandAsked
+}
+
+// What demand is known from.
+const (
+	DemandMeasured = "connections and requests"
+	DemandAsked    = "queries"
+)
 
 // ExplainRequest is a query to be explained.
 type ExplainRequest struct {
@@ -74,6 +91,12 @@ func (n *Node) Explain(r ExplainRequest) (Explanation, error) {
 	if planned {
 		report := reportOf(cfg, outcome)
 		e.Plan = report.Summary
+		if d, ok := outcome.Demand(e.Client); ok {
+			e.Demand = &NetworkDemand{d.Prefix, d.Amount, DemandMeasured}
+			if d.Asked {
+				e.Demand.From = DemandAsked
+			}
+		}
 		for _, p := range report.Pops {
 			if p.Lost != nil && slices.Contains(r.Without, p.Name) {
 				e.Losses = append(e.Losses, *p.Lost)
@@ -92,6 +115,9 @@ func (e Explanation) String() string {
 	}
 	if e.Plan != "" {
 		line("plan", "%s", e.Plan)
+	}
+	if d := e.Demand; d != nil {
+		line("demand", "%.4g %s of %s, by %s", d.Amount, planUnit, d.Network, d.From)
 	}
 	for _, l := range e.Losses {
 		holds := "holds"

@@ -14,6 +14,7 @@ import (
 // planMetrics are of the plan in force.
 type planMetrics struct {
 	mode, known, networks       prometheus.Gauge
+	asked                       prometheus.Gauge
 	level, cost, gap            prometheus.Gauge
 	moved, held                 prometheus.Gauge
 	utilization                 *prometheus.GaugeVec // by pop
@@ -35,6 +36,7 @@ func newPlanMetrics(reg prometheus.Registerer) *planMetrics {
 		mode:            gauge("anyedge_steer_mode", "How the plan came about: 0 none, 1 solved from measured demand, 2 shedding by load."),
 		known:           gauge("anyedge_steer_known_load_ratio", "Share of the fleet's load that measurements account for."),
 		networks:        gauge("anyedge_steer_networks", "Client networks that the plan gives a PoP."),
+		asked:           gauge("anyedge_steer_asked_ratio", "Share of demand that only queries tell of."),
 		level:           gauge("anyedge_steer_level_ratio", "Share of ceilings that the plan fills at most; above 1 they do not suffice."),
 		cost:            gauge("anyedge_steer_cost_seconds", "Mean round-trip time of demand under the plan."),
 		gap:             gauge("anyedge_steer_gap_seconds", "By how much the cost may exceed the least one possible."),
@@ -68,6 +70,7 @@ func (m *planMetrics) set(o *planner.Outcome, took time.Duration, r PlanReport) 
 	}
 	m.known.Set(r.Known)
 	m.networks.Set(float64(r.Networks))
+	m.asked.Set(ratio(r.Asked, r.Demand))
 	m.level.Set(r.Level)
 	m.cost.Set(r.Cost / 1000)
 	m.gap.Set(r.Gap / 1000)

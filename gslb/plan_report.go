@@ -35,6 +35,7 @@ type PlanReport struct {
 	Known    float64 `json:"known"`
 	Networks int     `json:"networks"` // that are given a PoP
 	Demand   float64 `json:"demand"`
+	Asked    float64 `json:"asked"`    // the part of it that only queries tell of
 	Unplaced float64 `json:"unplaced"` // that no PoP may have
 	// Cost is the mean round-trip time of demand, Gap by how much it may exceed the
 	// best one possible.
@@ -132,6 +133,7 @@ func reportOf(cfg *configs.GSLB, o *planner.Outcome) PlanReport {
 		return r
 	}
 	plan := o.Plan
+	r.Asked = o.Asked
 	r.Level, r.Unplaced, r.Cost, r.Gap = plan.Level, plan.Unplaced, ms(plan.Cost), ms(plan.Gap)
 	r.Moved = PlanMoved{plan.Moved.Lost, plan.Moved.Planned, plan.Moved.Held}
 	for _, l := range o.Losses {

@@ -192,6 +192,16 @@ func planInput(cfg *configs.GSLB, view *fleet.View, now time.Time) planner.Input
 		}
 	}
 	in.Measured = rtt.Merge(now, names, snapshots)
+	var queries []rtt.QuerySnapshot
+	for _, q := range view.Queries {
+		if now.Sub(q.At) > cfg.Steering.RTTMaxAge.Std() {
+			continue
+		}
+		if s, err := rtt.DecodeQueries(q.Data); err == nil {
+			queries = append(queries, s)
+		}
+	}
+	in.Queries = rtt.MergeQueries(now, names, queries)
 	return in
 }
 

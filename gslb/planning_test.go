@@ -49,6 +49,7 @@ func plans(t *testing.T, f func(t *testing.T, n planNode)) {
 		go n.fleet.Run(ctx)
 		go n.follow(ctx)
 		go n.planning.run(ctx)
+		go n.teller.run(ctx)
 		f(t, n)
 		stop()
 		synctest.Wait()

@@ -41,6 +41,7 @@ type response struct {
 	rcode     int
 	truncated bool
 	steered   *steer.Reply
+	client    netip.Prefix // that the answer is for, if steered
 	// known is set if the query had a server cookie of this server: the address
 	// it came from is not made up.
 	known bool
@@ -58,13 +59,13 @@ func (v *view) respond(req request) response {
 		rcode = refusal(&q)
 	}
 	r := result{rcode: rcode}
+	client := q.client
 	switch {
 	case rcode != dns.RcodeSuccess:
 	case !q.asked: // only a cookie is wanted, RFC 7873 section 5.4
 	default:
 		// The client subnet option speaks for the client, even if it says that
 		// nothing is said (RFC 7871 section 7.1.2); else its resolver does.
-		client := q.client
 		if q.subnet == nil {
 			client = netip.PrefixFrom(req.from, req.from.BitLen())
 		}
@@ -73,7 +74,7 @@ func (v *view) respond(req request) response {
 			r = result{rcode: dns.RcodeServerFailure} // others may have the keys
 		}
 	}
-	out := response{asked: q.asked, name: q.name, qtype: q.qtype, rcode: r.rcode, steered: r.steered}
+	out := response{asked: q.asked, name: q.name, qtype: q.qtype, rcode: r.rcode, steered: r.steered, client: client}
 	limit := limit(&q, req.tcp)
 	opt, known := v.options(&q, &req, r.steered)
 	out.known = known

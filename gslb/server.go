@@ -108,6 +108,7 @@ type Server struct {
 	changed    chan struct{} // of capacity 1: zones or links are not as they were
 	viewed     chan struct{} // of capacity 1: there is another view
 	limiter    *limiter      // nil if nothing is limited
+	asked      sampledQueries
 
 	mu       sync.Mutex // held while a view is built
 	identity identity
@@ -384,8 +385,16 @@ func (s *Server) answer(req request, send func([]byte) error) (answer []byte) {
 	defer s.recovered()
 	req.now, req.random = uint32(time.Now().Unix()), rand.Uint64()
 	out := s.respond(s.view.Load(), req, send)
-	s.m.count(req, out)
+	s.count(req, &out)
 	return out.msg
+}
+
+// count counts a response of the slow path.
+func (s *Server) count(req request, out *response) {
+	s.m.count(req, *out)
+	if out.steered != nil && !out.truncated && sampled(req.random) {
+		s.asked.note(out.client, out.steered)
+	}
 }
 
 // Status is what the server serves.

@@ -99,6 +99,9 @@ func (r *udpReader) answer(b *batch, i int) {
 			}
 		}
 		r.tally.count(r.view, &fast)
+		if fast.steered && sampled(req.random) {
+			r.asked.note(r.askClient(from), &fast.reply)
+		}
 		b.answer(i, answer)
 		return
 	}
@@ -115,7 +118,7 @@ func (r *udpReader) answer(b *batch, i int) {
 			return
 		}
 	}
-	r.m.count(req, out)
+	r.count(req, &out)
 	if out.msg != nil {
 		b.answer(i, out.msg)
 	}

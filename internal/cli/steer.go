@@ -232,6 +232,9 @@ func printPlan(out io.Writer, r gslb.PlanReport) error {
 			r.Networks, figure(r.Demand), r.Unit, 100*r.Level, 100*r.Target)
 		fmt.Fprintf(out, "mean round trip %.1f ms, at most %.1f ms above the best possible; moved %s by choice, %s held by the cap\n",
 			r.Cost, r.Gap, figure(r.Moved.Planned), figure(r.Moved.Held))
+		if r.Asked > 0 {
+			fmt.Fprintf(out, "%s of the demand is known from queries alone\n", figure(r.Asked))
+		}
 	}
 	if len(r.Pops) == 0 {
 		return nil

@@ -36,14 +36,15 @@
 //	state/inventory/POOL      {"backends":[{"address":"10.1.0.4:8080","weight":2,"zone":"a"}]}
 //	plan                      Plan, of the DNS nodes
 //	rtt/NODE                  RTT, sealed, bound to a long session of the node's own
+//	queries/NODE              Queries of a DNS node, likewise
 //
 // Reports change all the time and the rest hardly ever, so they are followed
 // apart: a drain does not wait behind reports, and a report does not fetch the
 // ring again. The plan changes with every solve, so it is followed by itself, and
-// round-trip times are read by DNS nodes only. Values are JSON, so that an
+// round-trip times and queries are read by DNS nodes only. Values are JSON, so that an
 // operator can read them and write drains and inventory with Consul's own tools.
 // Keys are secret, and where clients are is nobody else's business: the ring,
-// the keys of zones and round-trip times are sealed ([Sealer]).
+// the keys of zones, round-trip times and queries are sealed ([Sealer]).
 //
 // # Access
 //

@@ -28,6 +28,7 @@ const (
 	keyRollout           = prefixState + "rollout"
 	prefixDocuments      = "documents/"
 	prefixRTT            = "rtt/"
+	prefixQueries        = "queries/"
 	keyPlan              = "plan"
 	prefixZoneKeys       = "dnssec/"
 )
@@ -55,8 +56,8 @@ type Config struct {
 	// clear; its error must not repeat what is secret. Nil leaves [View].ZoneKeys
 	// empty: only those who sign zones read their keys.
 	ValidZoneKeys func(zone string, ring []byte) error
-	// FollowRTT fills in [View].RTT: much to read, of which only DNS nodes have a
-	// use.
+	// FollowRTT fills in [View].RTT and Queries: much to read, of which only DNS
+	// nodes have a use.
 	FollowRTT bool
 	// Pause waits between two tries of a write for about as long as it is told,
 	// or until ctx is done, and returns ctx's error then. Default: by the

@@ -27,7 +27,7 @@ const (
 	reportsPace = 200 * time.Millisecond
 	statePace   = 50 * time.Millisecond
 	planPace    = time.Second
-	// Round-trip times are published once a minute, and are much to read.
+	// Round-trip times and queries are published once a minute, and are much to read.
 	rttPace = 20 * time.Second
 )
 
@@ -208,7 +208,8 @@ func newKeeper(f *Fleet) *keeper {
 		k.sources = append(k.sources, &source{prefix: prefixZoneKeys, pace: zoneKeysPace, part: zoneKeysPart})
 	}
 	if f.followRTT {
-		k.sources = append(k.sources, &source{prefix: prefixRTT, pace: rttPace, part: rttPart, aside: true})
+		k.sources = append(k.sources, &source{prefix: prefixRTT, pace: rttPace, part: rttPart, aside: true},
+			&source{prefix: prefixQueries, pace: rttPace, part: queriesPart, aside: true})
 	}
 	return k
 }
@@ -315,11 +316,12 @@ const (
 	kindRing      = "ring"
 	kindRollout   = "rollout"
 	kindRTT       = "rtt"
+	kindQueries   = "queries"
 	kindPlan      = "plan"
 	kindZoneKeys  = "zone_keys"
 )
 
-var kinds = []string{kindReport, kindDrain, kindOverride, kindLeases, kindInventory, kindRing, kindRollout, kindRTT, kindPlan, kindZoneKeys}
+var kinds = []string{kindReport, kindDrain, kindOverride, kindLeases, kindInventory, kindRing, kindRollout, kindRTT, kindQueries, kindPlan, kindZoneKeys}
 
 // decode makes a value of e. If it is not valid, the last good one stays.
 func (k *keeper) decode(e Entry, before kept, now time.Time) kept {
@@ -384,6 +386,10 @@ func (f *Fleet) decode(e Entry) (kind string, value any, err error) {
 	if node, ok := strings.CutPrefix(e.Key, prefixRTT); ok {
 		value, err = f.decodeRTT(node, e.Value)
 		return kindRTT, value, err
+	}
+	if node, ok := strings.CutPrefix(e.Key, prefixQueries); ok {
+		value, err = f.decodeQueries(node, e.Value)
+		return kindQueries, value, err
 	}
 	if zone, ok := strings.CutPrefix(e.Key, prefixZoneKeys); ok {
 		value, err = f.openZoneKeys(zone, e)

@@ -39,15 +39,20 @@ func (f *Fleet) PublishRTT(ctx context.Context, s Session, r RTT) error {
 	if err := r.validate(); err != nil {
 		return fmt.Errorf("rtt: %w", err)
 	}
-	key := prefixRTT + r.Node
 	value, err := encode(r)
 	if err != nil {
 		return fmt.Errorf("rtt: %w", err)
 	}
+	return f.replaceSealed(ctx, prefixRTT+r.Node, value, s)
+}
+
+// replaceSealed seals a value and binds it to a session, in place of what another
+// one holds.
+func (f *Fleet) replaceSealed(ctx context.Context, key string, value []byte, s Session) error {
 	if f.sealer != nil {
 		value = f.sealer.Seal(key, value) // once: binding the same bytes twice is one write
 	}
-	err = f.bind(ctx, key, value, s)
+	err := f.bind(ctx, key, value, s)
 	if errors.Is(err, ErrConflict) {
 		if err = f.endHolder(ctx, key); err == nil {
 			err = f.bind(ctx, key, value, s)
@@ -74,11 +79,9 @@ func (f *Fleet) RTT(ctx context.Context, node string) (RTT, error) {
 }
 
 func (f *Fleet) decodeRTT(node string, value []byte) (RTT, error) {
-	if f.sealer != nil {
-		var err error
-		if value, err = f.sealer.Open(prefixRTT+node, value); err != nil {
-			return RTT{}, err
-		}
+	value, err := f.open(prefixRTT+node, value)
+	if err != nil {
+		return RTT{}, err
 	}
 	var r RTT
 	if err := json.Unmarshal(value, &r); err != nil {

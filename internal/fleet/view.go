@@ -52,8 +52,10 @@ type View struct {
 	PlanSeen time.Time
 
 	// RTT is what the nodes have measured, by Node; nil without
-	// [Config].FollowRTT. It comes later than the rest.
-	RTT []RTT
+	// [Config].FollowRTT. It comes later than the rest, and so do Queries: what the
+	// DNS nodes were asked.
+	RTT     []RTT
+	Queries []Queries
 
 	// Rejected are the keys whose present value is not valid, in order. What
 	// the View has of them is the last good one, if there was any.

@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"math"
 	"net/netip"
+	"slices"
 	"time"
 
+	"anyedge/gslb/steer"
 	"anyedge/gslb/steer/assign"
 	"anyedge/gslb/steer/rtt"
 )
@@ -54,44 +56,66 @@ func heaviness(pops []Pop, weights, works []float64) []float64 {
 }
 
 // measured returns the problem with the demand of now, nil if that is not known.
-func (p *Planner) measured(in Input, o *Outcome) *assign.Problem {
+// networks are those of a.
+func (p *Planner) measured(in Input, o *Outcome, a *asked, networks []steer.Measured) *assign.Problem {
 	o.Background = make([]float64, len(in.Pops))
-	weights, works := make([]float64, len(in.Pops)), make([]float64, len(in.Pops))
-	for m := range in.Measured.All() {
-		weights[m.Pop] += m.Weight
-		works[m.Pop] += work(&m)
-	}
+	weights, works := a.weights, a.works
 	o.Heaviness = heaviness(in.Pops, weights, works)
-	loads, risen := p.tracker.loads(in.Now, in.Pops, weights, o.Heaviness)
-	all, background, reported := 0.0, 0.0, false
+	told := slices.Clone(weights)
+	for i := range told {
+		if told[i] == 0 {
+			told[i] = a.asks[i]
+		}
+	}
+	loads, risen := p.tracker.loads(in.Now, in.Pops, told, o.Heaviness)
+	all, unmeasured, reported := 0.0, 0.0, false
 	for i, load := range loads {
 		reported = reported || !in.Pops[i].At.IsZero()
 		all += load + risen[i]
 		if weights[i] == 0 {
+			unmeasured += load + risen[i]
+		}
+		if told[i] == 0 {
 			o.Background[i] = load
-			background += load
 		}
 	}
 	switch {
 	case all > 0:
-		o.Known = 1 - background/all
+		o.Known = 1 - unmeasured/all
 	case reported && len(o.Measured) > 0: // that there is no load
 		o.Known = 1
 	}
 	if len(o.Measured) == 0 || o.Known < 0.5 {
 		return nil
 	}
-	problem := &assign.Problem{Rows: o.Rows, Clients: clientsOf(o.Measured, 0)}
+	problem := &assign.Problem{Rows: o.Rows, Clients: clientsOf(networks, 0)}
+	added := make([]float64, len(in.Pops)) // work that only queries tell of
+	for i := range added {
+		added[i] = min(unseen*works[i], a.scale*a.asks[i])
+	}
 	i := 0
-	for m := range in.Measured.All() {
-		for problem.Clients[i].Prefix != m.Prefix {
+	give := func(network netip.Prefix, pop int, part float64) (demand float64) {
+		for problem.Clients[i].Prefix != network {
 			i++
 		}
-		part := work(&m) / works[m.Pop]
-		problem.Clients[i].Demand += part * loads[m.Pop]
-		if more := part * risen[m.Pop]; more > 0 {
-			p.tracker.extra[m.Prefix] += more
+		demand = part * loads[pop]
+		problem.Clients[i].Demand += demand
+		more := part * risen[pop]
+		if more > 0 {
+			p.tracker.extra[network] += more
 		}
+		return demand + more
+	}
+	for m := range in.Measured.All() {
+		give(m.Prefix, m.Pop, work(&m)/(works[m.Pop]+added[m.Pop]))
+	}
+	i = 0
+	for _, c := range a.claims {
+		part := c.Weight / a.asks[c.Pop]
+		if works[c.Pop] > 0 {
+			part *= added[c.Pop] / (works[c.Pop] + added[c.Pop])
+		}
+		o.Asked += give(c.Prefix, c.Pop, part)
 	}
 	if len(p.tracker.extra) > 0 {
 		for i := range problem.Clients {

@@ -25,6 +25,17 @@
 // Load of a PoP that nothing is known of is nobody's: it takes room from the PoP, and
 // is not moved.
 //
+// # Queries
+//
+// Clients that no node has measured yet are known to the DNS, which counts queries
+// by network and by the PoP that was the answer. They divide the load of a PoP whose
+// nodes measure nothing, as connections would. At a PoP that does measure, networks
+// that overlap none of the measured ones have a part in its load: each query is as
+// much work as, in the middle, those of networks of which both are known. That part
+// is a quarter of what is measured at most, for queries are easily made up; and they
+// do not make demand known where measurements do not. Queries are few where resolvers
+// keep answers, so who is measured is never judged by them.
+//
 // # Costs
 //
 // A row has the measured round-trip times, and for PoPs that a network has not been
@@ -109,6 +120,8 @@ type Input struct {
 	Pops []Pop
 	// Measured has the names of Pops, in their order.
 	Measured *rtt.Table
+	// Queries are of the same PoPs.
+	Queries rtt.QueryTable
 	// Clients is the map of clients, sorted by steer.CompareClients.
 	Clients []steer.Client
 }
@@ -132,8 +145,9 @@ type Outcome struct {
 	Mode Mode
 	// ByMap is true if networks have equal demand, as none was ever measured.
 	ByMap bool
-	// Known is the share of the load that measurements account for, 0 to 1.
-	Known float64
+	// Known is the share of the load that measurements account for, 0 to 1, and
+	// Asked the demand that is from queries, in the unit of Plan.
+	Known, Asked float64
 	// At is Input.Now; Solved is when Plan was made. The plan in force differs
 	// from it while shedding.
 	At, Solved time.Time
@@ -154,6 +168,7 @@ type Outcome struct {
 	Rows     [][]int32
 
 	problem *assign.Problem // of Plan, nil without
+	added   []netip.Prefix  // networks of problem that only queries know
 	inForce *assign.Plan
 }
 
@@ -184,6 +199,32 @@ func (o *Outcome) Without(lost []string) ([]steer.Assigned, [][]steer.Share, err
 	return list, shares, nil
 }
 
+// Demand is that of a network of a plan.
+type Demand struct {
+	Prefix netip.Prefix
+	// Amount is in the unit of Plan.
+	Amount float64
+	// Asked is true if only queries tell of the network.
+	Asked bool
+}
+
+// Demand returns that of the longest network around a client; false if the plan
+// knows none, or does not know demand.
+func (o *Outcome) Demand(client netip.Prefix) (d Demand, ok bool) {
+	if o.problem == nil || o.ByMap || !client.IsValid() {
+		return Demand{}, false
+	}
+	for bits := client.Bits(); bits >= 0; bits-- {
+		network, _ := client.Addr().Prefix(bits)
+		i, found := slices.BinarySearchFunc(o.problem.Clients, network, func(c assign.Client, p netip.Prefix) int { return c.Prefix.Compare(p) })
+		if found {
+			_, asked := slices.BinarySearchFunc(o.added, network, netip.Prefix.Compare)
+			return Demand{network, o.problem.Clients[i].Demand, asked}, true
+		}
+	}
+	return Demand{}, false
+}
+
 // Planner makes plans, each from the one before.
 type Planner struct {
 	cfg     Config
@@ -193,11 +234,13 @@ type Planner struct {
 	// problem is the last one with a demand that was measured, or with that of the
 	// map; solved is its plan, and inForce what became of it by shedding.
 	problem *assign.Problem
+	added   []netip.Prefix // as of Outcome
 	byMap   bool
 	solved  *assign.Plan
 	at      time.Time // of solved
 	// heaviness is Outcome.Heaviness, of solved.
 	heaviness []float64
+	asked     float64 // Outcome.Asked, likewise
 	inForce   *assign.Plan
 	losses    []assign.Loss
 	shedder   *assign.Shedder // nil while demand is known
@@ -226,8 +269,12 @@ func (p *Planner) Rows(in Input) *Outcome {
 //
 // An error means that the input is malformed; the plan in force stays.
 func (p *Planner) Step(in Input, turn bool) (*Outcome, error) {
-	o := p.Rows(in)
-	problem := p.measured(in, o)
+	o := &Outcome{Mode: None, At: in.Now, Loads: in.Pops}
+	asked := ask(in)
+	var networks []steer.Measured
+	networks, o.Rows = p.rows.of(in, asked.networks)
+	o.Measured = asked.measured(networks)
+	problem := p.measured(in, o, asked, networks)
 	known := problem != nil
 	if !known {
 		problem = p.assumed(in)
@@ -249,7 +296,7 @@ func (p *Planner) Step(in Input, turn bool) (*Outcome, error) {
 		}
 		p.problem, p.solved, p.inForce, p.at = problem, plan, plan, in.Now
 		if known || p.byMap { // else the demand is that of before, and so is its unit
-			p.heaviness = o.Heaviness
+			p.heaviness, p.added, p.asked = o.Heaviness, asked.added, o.Asked
 		}
 		p.shedder, p.losses, p.byMap = nil, nil, !known && p.byMap
 		if !p.byMap {
@@ -265,7 +312,7 @@ func (p *Planner) Step(in Input, turn bool) (*Outcome, error) {
 	}
 	o.Plan, o.Solved, o.Losses, o.ByMap, o.Heaviness = p.solved, p.at, p.losses, p.byMap, p.heaviness
 	o.Assigned, o.Shares = assigned(p.inForce)
-	o.problem, o.inForce = p.problem, p.inForce
+	o.problem, o.inForce, o.added, o.Asked = p.problem, p.inForce, p.added, p.asked
 	return o, nil
 }
 
