@@ -48,7 +48,7 @@ func newPlanMetrics(reg prometheus.Registerer) *planMetrics {
 		solve: f.NewHistogram(prometheus.HistogramOpts{Name: "anyedge_steer_solve_seconds", Help: "Time to make a plan and its losses, and the table of it.",
 			Buckets: []float64{.001, .01, .05, .1, .25, .5, 1, 2, 5, 10, 30}}),
 	}
-	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "anyedge_steer_plan_age_seconds", Help: "Time since the last plan was made; 0 before the first."}, func() float64 {
+	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "anyedge_steer_plan_age_seconds", Help: "Time since the last plan was made from measured demand; 0 without one."}, func() float64 {
 		if at := m.at.Load(); at != 0 {
 			return time.Since(time.Unix(0, at)).Seconds()
 		}
@@ -65,9 +65,23 @@ func (m *planMetrics) set(o *planner.Outcome, took time.Duration, r PlanReport) 
 		}
 	}
 	m.solve.Observe(took.Seconds())
-	if o.Mode == planner.Solved {
+	switch o.Mode {
+	case planner.Solved:
 		m.at.Store(o.Solved.UnixNano())
+	case planner.None: // there is no plan that could be old
+		m.at.Store(0)
 	}
+	m.show(r)
+}
+
+// forget shows that there is no plan, because no name asks for one.
+func (m *planMetrics) forget() {
+	m.mode.Set(0)
+	m.at.Store(0)
+	m.show(PlanReport{})
+}
+
+func (m *planMetrics) show(r PlanReport) {
 	m.known.Set(r.Known)
 	m.networks.Set(float64(r.Networks))
 	m.asked.Set(ratio(r.Asked, r.Demand))

@@ -68,7 +68,8 @@ func (p *planning) run(ctx context.Context) {
 	interval := p.node.config().Steering.Interval.Std()
 	last := time.Now().Truncate(interval) // turn
 	for {
-		timer := time.NewTimer(time.Until(last.Add(interval)))
+		// Not for longer than an interval, should the clock be set back meanwhile.
+		timer := time.NewTimer(min(interval, time.Until(last.Add(interval))))
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
@@ -80,9 +81,10 @@ func (p *planning) run(ctx context.Context) {
 		}
 		now := time.Now()
 		interval = p.node.config().Steering.Interval.Std()
-		turn := now.Truncate(interval).After(last)
+		at := now.Truncate(interval)
+		turn := at.After(last) || now.Before(last.Add(-interval))
 		if turn {
-			last = now.Truncate(interval)
+			last = at
 		}
 		p.step(ctx, now, turn)
 		pause := time.NewTimer(replanPause)
@@ -106,6 +108,7 @@ func (p *planning) step(ctx context.Context, now time.Time, turn bool) {
 	p.sources.Store(int64(len(view.RTT)))
 	if !slices.ContainsFunc(cfg.Names, func(c configs.SteeredName) bool { return c.Measured() }) {
 		n.adopt(nil)
+		p.m.forget()
 		return
 	}
 	in := planInput(cfg, view, now)
