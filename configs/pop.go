@@ -445,7 +445,8 @@ type Drain struct {
 // names networks only.
 type Measure struct {
 	// RTT measures the round-trip times of client connections, as the kernel and
-	// QUIC have them, and publishes their means by network. Default true.
+	// QUIC have them, and how many requests come, and publishes both by network.
+	// Default true.
 	RTT *bool `yaml:"rtt" default:"true"`
 	// MinClients is how many clients a network is seen to have at least when it is
 	// named. Smaller ones are put together with their neighbors, or left out.

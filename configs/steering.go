@@ -16,7 +16,8 @@ type Steering struct {
 	// Interval is the time from one plan to the next, in whole seconds, at least
 	// the TTL of the names that follow it. Equal on all DNS nodes. Default 1m.
 	Interval Duration `yaml:"interval" default:"1m" range:"5s..1h"`
-	// RTTMaxAge is the age at which a node's round-trip times no longer count.
+	// RTTMaxAge is the age at which a node's round-trip times, and the queries that a
+	// DNS node counted, no longer count.
 	// Default 15m.
 	RTTMaxAge Duration `yaml:"rtt_max_age" default:"15m" range:"2m..24h"`
 	// ShedFrom and ShedTo are shares of a ceiling. While demand is not known, the

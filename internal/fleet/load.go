@@ -21,8 +21,8 @@ const (
 // those that are open. So connections over ceiling is how full the node is. A
 // ceiling of 0 is one that is not known.
 //
-// A client network's demand is its share of the connections at a PoP, which
-// its nodes' [RTT] tell, times the connections of those nodes.
+// A client network's demand is its share of the connections and requests at a PoP,
+// which its nodes' [RTT] tell, times the connections of those nodes.
 func (r *Report) Load() (connections, ceiling float64) {
 	for _, u := range r.Usage {
 		if u.Resource == ResourceConnections {
