@@ -12,7 +12,8 @@ type GSLB struct {
 	Listen []netip.AddrPort `yaml:"listen" required:"true"`
 	// Encrypted serves DNS over TLS and over HTTPS too. Default: neither.
 	Encrypted *EncryptedDNS `yaml:"encrypted"`
-	// NSID identifies this server to who asks for it (RFC 5001). Default none.
+	// NSID identifies this server to who asks for it (RFC 5001), also as id.server and
+	// hostname.bind in class CH (RFC 4892). Default none.
 	NSID string `yaml:"nsid"`
 	// CookieFile holds the secrets of server cookies (RFC 9018), each a line of 32
 	// hexadecimal digits; the first makes cookies, all are taken. Servers behind

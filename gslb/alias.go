@@ -83,6 +83,7 @@ func (s *Server) chase(ctx context.Context, l *link) {
 				s.putAlias(l, apex, r)
 				wait = time.Duration(r.ttl) * time.Second
 			}
+			s.followed(l, err, wait, time.Time{})
 		}
 		pause(ctx, wait)
 	}

@@ -14,12 +14,13 @@ func (s *Server) respond(v *view, req request, send func([]byte) error) response
 	if len(req.msg) < headerSize || binary.BigEndian.Uint16(req.msg[2:])&flagQR != 0 {
 		return response{}
 	}
-	bare, sig, ok := s.keys.unsign(req.msg)
+	bare, sig, ok := s.ring().unsign(req.msg)
 	switch {
 	case !ok:
 		req.msg = req.msg[:len(req.msg)-1] // malformed in a way that any reader sees
 		return v.respond(req)
 	case sig != nil && sig.code != dns.RcodeSuccess:
+		s.signatureRefused(&req, sig)
 		return refuse(req.msg, sig)
 	}
 	req.msg = bare
@@ -35,9 +36,13 @@ func (s *Server) respond(v *view, req request, send func([]byte) error) response
 		return err
 	}); ok {
 		out.msg = last
+		s.transferred(v, &req, sig, &out)
 		return out
 	}
 	out := v.respond(req)
+	if out.qtype == dns.TypeAXFR || out.qtype == dns.TypeIXFR {
+		s.transferRefused(v, &req, sig, &out)
+	}
 	if sig == nil || out.msg == nil {
 		return out
 	}

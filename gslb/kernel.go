@@ -49,9 +49,32 @@ func (s *Server) newKernel(listen []netip.AddrPort) kernel {
 // runKernel runs what answers ahead of the sockets. The sockets can do without it:
 // that it ends is told, and no error.
 func (s *Server) runKernel(ctx context.Context, k kernel) {
+	s.mu.Lock()
+	s.kernel = k
+	s.mu.Unlock()
 	if err := k.Run(ctx); err != nil {
 		s.log.Error("xdp not available, all queries go to the sockets", "error", err)
+		s.mu.Lock()
+		s.kernelError = err.Error()
+		s.mu.Unlock()
 	}
+}
+
+// XDPStatus is how the part of a server in the network driver is doing.
+type XDPStatus struct {
+	Interface string `json:"interface"`
+	Attached  bool   `json:"attached"`
+	Error     string `json:"error,omitempty"` // why it is not
+}
+
+// kernelStatus returns nil if the sockets are alone.
+func (s *Server) kernelStatus() *XDPStatus {
+	if s.cfg.XDP.Interface == "" {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &XDPStatus{Interface: s.cfg.XDP.Interface, Attached: s.kernel != nil && s.kernel.Attached(), Error: s.kernelError}
 }
 
 // feedKernel keeps the kernel's table in step with the view.

@@ -19,6 +19,7 @@ const (
 	metricPanics      = "anyedge_gslb_panics_total"
 	metricConnections = "anyedge_gslb_tcp_connections"
 	metricTransfers   = "anyedge_gslb_zone_transfers_total"
+	metricSent        = "anyedge_gslb_zone_transfers_sent_total"
 	metricUpdates     = "anyedge_gslb_updates_total"
 	metricTableAge    = "anyedge_gslb_table_age_seconds"
 	metricRingAge     = "anyedge_gslb_dnssec_ring_age_seconds"
@@ -47,6 +48,7 @@ type metrics struct {
 	connections prometheus.Gauge
 	updates     *prometheus.CounterVec
 	transfers   *prometheus.CounterVec
+	sent        *prometheus.CounterVec
 	ringAge     *prometheus.GaugeVec
 	waiting     *prometheus.GaugeVec
 	keyErrors   *prometheus.CounterVec
@@ -79,6 +81,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Open TCP connections."}),
 		transfers: f.NewCounterVec(counter(metricTransfers,
 			"Copies of zones taken from their primaries, and attempts to that failed."), []string{"result"}),
+		sent: f.NewCounterVec(counter(metricSent,
+			"Requests for zones, or for changes of them, by what became of them; bad_signature counts all signed messages."), []string{"result"}),
 		ringAge: f.NewGaugeVec(prometheus.GaugeOpts{Name: metricRingAge,
 			Help: "Time since the fleet's store was last seen to have the ring of keys that a zone is signed by."}, []string{"zone"}),
 		waiting: f.NewGaugeVec(prometheus.GaugeOpts{Name: metricWaiting,
@@ -86,7 +90,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		keyErrors: f.NewCounterVec(counter(metricKeyErrors,
 			"Rings of keys that could not be taken, written, kept in their file or put into force."), []string{"zone"}),
 		updates: f.NewCounterVec(counter(metricUpdates,
-			"Steering tables, sets of zones and keys of zones handed in; rejected ones changed nothing."),
+			"Configs read again, steering tables, sets of zones and keys of zones handed in; rejected ones changed nothing."),
 			[]string{"kind", "result"}),
 		signatures: f.NewCounter(counter(metricSignatures,
 			"Signatures made.")),
@@ -112,16 +116,7 @@ func (m *metrics) count(req request, out response) {
 		m.dropped.WithLabelValues(dropMessage).Inc()
 		return
 	}
-	transport := "udp"
-	switch {
-	case req.http:
-		transport = "doh"
-	case req.encrypted:
-		transport = "dot"
-	case req.tcp:
-		transport = "tcp"
-	}
-	m.queries.WithLabelValues(transport, qtypeLabel(out), rcodeLabel(out.rcode)).Inc()
+	m.queries.WithLabelValues(req.transport(), qtypeLabel(out), rcodeLabel(out.rcode)).Inc()
 	if out.truncated {
 		m.truncated.Inc()
 	}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
 	"reflect"
 	"slices"
@@ -45,8 +44,11 @@ type Node struct {
 	teller      *demandTeller
 	audit       *audit.Log
 
+	reloads sync.Mutex // held by a reload, before mu
+
 	mu      sync.Mutex // guards what follows
 	cfg     *configs.GSLB
+	read    ConfigStatus
 	clients []steer.Client
 	outcome *planner.Outcome // of the last plan for the config's PoPs, nil before
 	// input is that of the table in force, expires when one of its overrides does;
@@ -94,6 +96,7 @@ func NewNode(o NodeOptions) (*Node, error) {
 	}
 	keys.step(context.Background(), time.Now(), f.View()) // with the keys of files
 	n := &Node{server: server, fleet: f, keys: keys, log: o.Log, file: o.File, certificate: certificate, cfg: o.Config, clients: clients}
+	n.read.LastGood = time.Now()
 	if n.audit, err = audit.Open(audit.Config{Log: o.Log.With("part", "audit")}); err != nil {
 		return nil, err
 	}
@@ -227,95 +230,13 @@ func (n *Node) config() *configs.GSLB {
 	return n.cfg
 }
 
-// Reload reads the config file again, with its zones and clients. On error
-// nothing changes.
-func (n *Node) Reload(context.Context) error {
-	cfg, err := configs.LoadGSLB(n.file)
-	if err != nil {
-		return err
-	}
-	clients, err := readClients(cfg)
-	if err != nil {
-		return err
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	old := n.cfg
-	if err := restartNeeded(old, cfg); err != nil {
-		return err
-	}
-	in := n.tableInput(cfg, clients, time.Now())
-	table, err := BuildTable(in)
-	if err != nil {
-		return err
-	}
-	certificate, err := readCertificate(cfg)
-	if err != nil {
-		return err
-	}
-	secrets, err := readCookieSecrets(cfg)
-	if err != nil {
-		return err
-	}
-	keys, err := n.keys.plan(cfg)
-	if err != nil {
-		return err
-	}
-	if err := n.server.Set(zonesOf(cfg), table); err != nil {
-		return err
-	}
-	n.keys.set(keys)
-	n.server.SetIdentity(cfg.NSID, secrets)
-	if certificate != nil {
-		n.certificate.Store(certificate)
-	}
-	n.cfg, n.clients, n.input, n.expires = cfg, clients, in, table.NextExpiry()
-	if n.outcome != nil && !n.outcome.Fits(in.Pops) {
-		n.outcome = nil
-	}
-	n.planning.changed()
-	return nil
-}
-
-// restartNeeded says which changed keys a running node cannot take.
-func restartNeeded(old, cfg *configs.GSLB) error {
-	var errs []error
-	fixed := func(key string, a, b any) {
-		if !reflect.DeepEqual(a, b) {
-			errs = append(errs, fmt.Errorf("%s changed: that needs a restart", key))
-		}
-	}
-	fixed("fleet", old.Fleet, cfg.Fleet)
-	fixed("listen", old.Listen, cfg.Listen)
-	fixed("admin", old.Admin, cfg.Admin)
-	fixed("resolvers", old.Resolvers, cfg.Resolvers)
-	fixed("keys", old.Keys, cfg.Keys)
-	fixed("xdp", old.XDP, cfg.XDP)
-	fixed("rate_limit", old.RateLimit, cfg.RateLimit)
-	dot := func(c *configs.GSLB) (dot, doh []netip.AddrPort) {
-		if c.Encrypted == nil {
-			return nil, nil
-		}
-		return c.Encrypted.DoT, c.Encrypted.DoH
-	}
-	oldDoT, oldDoH := dot(old)
-	newDoT, newDoH := dot(cfg)
-	fixed("encrypted.dot", oldDoT, newDoT)
-	fixed("encrypted.doh", oldDoH, newDoH)
-	return errors.Join(errs...)
-}
-
 // serverConfig is what the server is made from, and the certificate that it
 // shows, which may be replaced.
 func serverConfig(cfg *configs.GSLB) (Config, *atomic.Pointer[tls.Certificate], error) {
-	c := Config{Listen: cfg.Listen, Zones: zonesOf(cfg), Resolvers: cfg.Resolvers, NSID: cfg.NSID}
+	c := Config{Listen: cfg.Listen, Zones: zonesOf(cfg), Resolvers: cfg.Resolvers, NSID: cfg.NSID, LogQueries: cfg.Log.Requests}
 	var err error
-	for _, k := range cfg.Keys {
-		secret, err := ReadKeySecret(k.SecretFile)
-		if err != nil {
-			return c, nil, err
-		}
-		c.Keys = append(c.Keys, Key{Name: k.Name, Algorithm: cmp.Or(k.Algorithm, "hmac-sha256"), Secret: secret})
+	if c.Keys, err = readKeys(cfg); err != nil {
+		return c, nil, err
 	}
 	if c.CookieSecrets, err = readCookieSecrets(cfg); err != nil {
 		return c, nil, err
@@ -340,6 +261,19 @@ func serverConfig(cfg *configs.GSLB) (Config, *atomic.Pointer[tls.Certificate], 
 	return c, current, nil
 }
 
+// readKeys returns the keys that messages are signed with, or the problems of all.
+func readKeys(cfg *configs.GSLB) (keys []Key, err error) {
+	var errs []error
+	for i, k := range cfg.Keys {
+		secret, err := ReadKeySecret(k.SecretFile)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("keys[%d].secret_file: %w", i, err))
+		}
+		keys = append(keys, Key{Name: k.Name, Algorithm: cmp.Or(k.Algorithm, "hmac-sha256"), Secret: secret})
+	}
+	return keys, errors.Join(errs...)
+}
+
 // readCertificate returns nil if nothing is encrypted.
 func readCertificate(cfg *configs.GSLB) (*tls.Certificate, error) {
 	if cfg.Encrypted == nil {
@@ -347,7 +281,7 @@ func readCertificate(cfg *configs.GSLB) (*tls.Certificate, error) {
 	}
 	c, err := tls.LoadX509KeyPair(cfg.Encrypted.CertFile, cfg.Encrypted.KeyFile)
 	if err != nil {
-		return nil, fmt.Errorf("encrypted: %w", err)
+		return nil, fmt.Errorf("encrypted: %s with %s: %w", cfg.Encrypted.CertFile, cfg.Encrypted.KeyFile, err)
 	}
 	return &c, nil
 }

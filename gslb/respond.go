@@ -42,6 +42,8 @@ type response struct {
 	truncated bool
 	steered   *steer.Reply
 	client    netip.Prefix // that the answer is for, if steered
+	// failed is set if a zone could not be sent whole.
+	failed bool
 	// known is set if the query had a server cookie of this server: the address
 	// it came from is not made up.
 	known bool
@@ -55,7 +57,8 @@ func (v *view) respond(req request) response {
 	if !ok {
 		return response{}
 	}
-	if rcode == dns.RcodeSuccess && q.asked {
+	identifies := rcode == dns.RcodeSuccess && q.asked && v.identifies(&q)
+	if rcode == dns.RcodeSuccess && q.asked && !identifies {
 		rcode = refusal(&q)
 	}
 	r := result{rcode: rcode}
@@ -63,6 +66,8 @@ func (v *view) respond(req request) response {
 	switch {
 	case rcode != dns.RcodeSuccess:
 	case !q.asked: // only a cookie is wanted, RFC 7873 section 5.4
+	case identifies:
+		r = v.identified(&q)
 	default:
 		// The client subnet option speaks for the client, even if it says that
 		// nothing is said (RFC 7871 section 7.1.2); else its resolver does.

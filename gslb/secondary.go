@@ -28,6 +28,8 @@ type link struct {
 	zone   Zone
 	kick   chan struct{} // of capacity 1: look at the primaries now
 	cancel context.CancelFunc
+	// following is how it goes; Server.mu guards it.
+	following Following
 }
 
 // follow keeps the links in step with the zones, until ctx is done.
@@ -110,15 +112,22 @@ func (s *Server) copy(ctx context.Context, l *link) {
 			fresh = time.Now()
 		} else {
 			s.m.transfers.WithLabelValues("failed").Inc()
-			s.log.Warn("zone not refreshed, the last copy stays", "zone", l.zone.Name, "error", err)
+			message := "zone not refreshed, the last copy stays"
+			if z.unavailable {
+				message = "zone not transferred, there is no copy"
+			}
+			s.log.Warn(message, "zone", l.zone.Name, "error", err)
 		}
+		var expires time.Time
 		if !z.unavailable {
 			soa := z.soa()
+			expires = fresh.Add(time.Duration(soa.Expire) * time.Second)
 			wait = time.Duration(soa.Refresh) * time.Second
 			if err != nil {
 				wait = time.Duration(soa.Retry) * time.Second
-				if left := time.Duration(soa.Expire)*time.Second - time.Since(fresh); left <= 0 {
+				if left := time.Until(expires); left <= 0 {
 					s.log.Error("zone expired", "zone", l.zone.Name)
+					expires = time.Time{}
 					s.putZone(l, expired(n, z.source, z.transfer))
 				} else {
 					wait = min(wait, left)
@@ -126,6 +135,7 @@ func (s *Server) copy(ctx context.Context, l *link) {
 			}
 			wait = max(wait, minRefresh)
 		}
+		s.followed(l, err, wait, expires)
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
@@ -174,6 +184,9 @@ func (s *Server) refreshFrom(ctx context.Context, n name, from Zone, peer Peer) 
 	}
 	serial := r.Answer[0].(*dns.SOA).Serial
 	if !current.unavailable && !newer(serial, current.soa().Serial) {
+		if have := current.soa().Serial; serial != have {
+			s.log.Warn("primary has an older serial, the copy stays", "zone", from.Name, "primary", peer.Address, "serial", serial, "copy", have)
+		}
 		return nil
 	}
 	next, err := s.fetch(ctx, n, current, peer)
@@ -236,7 +249,7 @@ func (s *Server) fetch(ctx context.Context, n name, current *zone, peer Peer) (*
 	defer conn.Close()
 	transfer := dns.Transfer{Conn: conn, ReadTimeout: transferTime}
 	if peer.Key != "" {
-		transfer.TsigProvider = s.keys
+		transfer.TsigProvider = s.ring()
 	}
 	envelopes, err := transfer.In(q, peer.Address.String())
 	if err != nil {
@@ -398,7 +411,7 @@ func isPrimary(primaries []Peer, from netip.Addr, sig *signature) bool {
 func (s *Server) sign(q *dns.Msg, peer Peer) {
 	if peer.Key != "" {
 		name := dns.CanonicalName(peer.Key)
-		q.SetTsig(name, s.keys[name].Algorithm, tsigFudge, time.Now().Unix())
+		q.SetTsig(name, s.ring()[name].Algorithm, tsigFudge, time.Now().Unix())
 	}
 }
 
@@ -432,7 +445,7 @@ func (s *Server) client(network string, peer Peer) *dns.Client {
 	}
 	c := &dns.Client{Net: network, Timeout: exchangeTime, Dialer: dialer}
 	if peer.Key != "" {
-		c.TsigProvider = s.keys
+		c.TsigProvider = s.ring()
 	}
 	return c
 }

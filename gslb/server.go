@@ -77,7 +77,8 @@ type Config struct {
 	Keys []Key
 	// Resolvers are asked for the addresses of aliases, the first first.
 	Resolvers []netip.AddrPort
-	// NSID identifies this server to who asks for it (RFC 5001). Default none.
+	// NSID identifies this server to who asks for it (RFC 5001), also as id.server and
+	// hostname.bind in class CH (RFC 4892). Default none.
 	NSID string
 	// CookieSecrets make and take server cookies (RFC 9018): the first makes them.
 	// Servers behind one address share them. Default a random one.
@@ -87,6 +88,9 @@ type Config struct {
 	// XDP answers ahead of the sockets. With it a RateLimit has at least 2 responses,
 	// because both have a part of them.
 	XDP XDP
+	// LogQueries writes a line for each query, but for those that XDP answers. It
+	// costs more than the answers.
+	LogQueries bool
 	// MaxConnections bounds the TCP connections at a time. One client address
 	// gets an eighth of them. Default 1024.
 	MaxConnections int
@@ -103,12 +107,13 @@ type Server struct {
 
 	registry prometheus.Registerer
 
-	keys       keyring
+	keys       atomic.Pointer[keyring]
 	signatures *signatures
 	changed    chan struct{} // of capacity 1: zones or links are not as they were
 	viewed     chan struct{} // of capacity 1: there is another view
 	limiter    *limiter      // nil if nothing is limited
 	asked      sampledQueries
+	refused    atomic.Int64  // when the last line about a stranger was written, in Unix nanoseconds
 
 	mu       sync.Mutex // held while a view is built
 	identity identity
@@ -116,6 +121,10 @@ type Server struct {
 	aliased  map[name]*resolved
 	zones    map[name]*zone
 	table    *steer.Table
+	// kernel answers ahead of the sockets, nil before it runs; kernelError is why it
+	// does not any more.
+	kernel      kernel
+	kernelError string
 
 	view atomic.Pointer[view]
 
@@ -149,11 +158,12 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Server, erro
 		return nil, err
 	}
 	s := &Server{
-		keys: keys, changed: make(chan struct{}, 1), viewed: make(chan struct{}, 1), registry: reg,
+		changed: make(chan struct{}, 1), viewed: make(chan struct{}, 1), registry: reg,
 		cfg: cfg, log: log, m: newMetrics(reg), ready: make(chan struct{}),
 		identity: identity{cookies: cookies{newCookieSecret()}, idle: cfg.IdleTimeout},
 		limiter:  newLimiter(cfg.RateLimit, time.Now()),
 	}
+	s.keys.Store(&keys)
 	s.signatures = newSignatures(s.m)
 	s.identity.set(cfg.NSID, cfg.CookieSecrets)
 	if err := s.signAll(zones); err != nil {
@@ -249,8 +259,14 @@ func (s *Server) setZones(from []Zone, zones map[name]*zone, table *steer.Table)
 	if err := s.signAll(zones); err != nil {
 		return err
 	}
+	before := s.zones
 	if err := s.setView(zones, table); err != nil {
 		return err
+	}
+	for n, z := range zones {
+		if z.stale(before[n]) {
+			s.log.Warn("zone changed but its serial did not rise, copies will not follow", "zone", n.String(), "serial", z.soa().Serial, "before", before[n].soa().Serial)
+		}
 	}
 	s.relink(from)
 	return nil
@@ -386,6 +402,7 @@ func (s *Server) answer(req request, send func([]byte) error) (answer []byte) {
 	req.now, req.random = uint32(time.Now().Unix()), rand.Uint64()
 	out := s.respond(s.view.Load(), req, send)
 	s.count(req, &out)
+	s.logQuery(req, out.msg, out.steered)
 	return out.msg
 }
 
@@ -403,6 +420,7 @@ type Status struct {
 	Zones  []ZoneStatus     `json:"zones"`
 	Names  []string         `json:"names"`
 	Pops   []PopStatus      `json:"pops"`
+	XDP    *XDPStatus       `json:"xdp,omitempty"` // nil if it is not asked for
 	// TableUpdated and ZonesLoaded are when the current ones were taken.
 	TableUpdated time.Time `json:"table_updated"`
 	ZonesLoaded  time.Time `json:"zones_loaded"`
@@ -416,6 +434,9 @@ type ZoneStatus struct {
 	Records int    `json:"records"`
 	// Available is false for a copy that has not come yet, or has expired.
 	Available bool `json:"available"`
+	// Following is how a copy, or an alias of a name that is not steered, is kept up
+	// to date; nil for other zones.
+	Following *Following `json:"following,omitempty"`
 }
 
 // PopStatus is a point of presence as answers see it.
@@ -424,14 +445,18 @@ type PopStatus struct {
 	State     string       `json:"state"`
 	Drained   bool         `json:"drained"`
 	Addresses []netip.Addr `json:"addresses"`
+	// Note says what the state is from.
+	Note string `json:"note,omitempty"`
 }
 
 // Status returns what the server serves at the moment.
 func (s *Server) Status() Status {
 	v := s.view.Load()
+	following := s.followings()
 	status := Status{
 		Listen:       s.Addresses(),
 		Names:        v.table.Names(),
+		XDP:          s.kernelStatus(),
 		TableUpdated: time.Unix(0, s.m.tableAt.Load()),
 		ZonesLoaded:  time.Unix(0, s.m.zonesAt.Load()),
 	}
@@ -440,11 +465,14 @@ func (s *Server) Status() Status {
 		if each.Available {
 			each.Serial = z.soa().Serial
 		}
+		if z.alias == "" || v.isAlias(z, z.name) {
+			each.Following = following[z.name]
+		}
 		status.Zones = append(status.Zones, each)
 	}
 	slices.SortFunc(status.Zones, func(a, b ZoneStatus) int { return cmp.Compare(a.Name, b.Name) })
 	for _, p := range v.table.Pops() {
-		status.Pops = append(status.Pops, PopStatus{p.Name, p.State.String(), p.Drained, p.Addresses})
+		status.Pops = append(status.Pops, PopStatus{p.Name, p.State.String(), p.Drained, p.Addresses, p.Note})
 	}
 	return status
 }

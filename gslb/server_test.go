@@ -191,7 +191,7 @@ func TestReloadKeepsTheLastGoodZones(t *testing.T) {
 		metricUpdates + `{kind="zones",result="ok"} 1` + "\n" +
 		metricUpdates + `{kind="zones",result="rejected"} 5` + "\n"
 	if err := testutil.GatherAndCompare(reg, strings.NewReader("# HELP "+metricUpdates+
-		" Steering tables, sets of zones and keys of zones handed in; rejected ones changed nothing.\n"+expected), metricUpdates); err != nil {
+		" Configs read again, steering tables, sets of zones and keys of zones handed in; rejected ones changed nothing.\n"+expected), metricUpdates); err != nil {
 		t.Error(err)
 	}
 }

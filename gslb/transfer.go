@@ -29,16 +29,22 @@ type Peer struct {
 }
 
 // allows reports whether a request may have the zone.
-func (t *Transfer) allows(from netip.Addr, sig *signature) bool {
+func (t *Transfer) allows(from netip.Addr, sig *signature) bool { return t.objection(from, sig) == "" }
+
+// objection says why a request may not have the zone, "" if it may.
+func (t *Transfer) objection(from netip.Addr, sig *signature) string {
 	if t == nil || len(t.Allow)+len(t.Keys) == 0 {
-		return false
+		return "nobody may copy this zone"
 	}
 	if len(t.Allow) > 0 && !slices.ContainsFunc(t.Allow, func(p netip.Prefix) bool { return p.Contains(from) }) {
-		return false
+		return "not from a network of transfer.allow"
 	}
-	return len(t.Keys) == 0 || sig != nil && slices.ContainsFunc(t.Keys, func(k string) bool {
+	if len(t.Keys) == 0 || sig != nil && slices.ContainsFunc(t.Keys, func(k string) bool {
 		return dns.CanonicalName(k) == dns.CanonicalName(sig.tsig.Hdr.Name)
-	})
+	}) {
+		return ""
+	}
+	return "not signed by a key of transfer.keys"
 }
 
 // maxHistory is how many versions of a zone can be brought up to date by IXFR.
@@ -81,6 +87,20 @@ func (z *zone) remember(before *zone) {
 	if len(z.history) > maxHistory {
 		z.history = z.history[len(z.history)-maxHistory:]
 	}
+}
+
+// stale reports whether a zone that may be copied is not what it was, and has no
+// newer serial: those who have a copy would not notice.
+func (z *zone) stale(before *zone) bool {
+	if before == nil || z == before || z.transfer == nil || z.unavailable || before.unavailable || newer(z.soa().Serial, before.soa().Serial) {
+		return false
+	}
+	had := make(map[string]bool)
+	for _, rr := range append(before.all(), before.soa()) {
+		had[rr.String()] = true
+	}
+	now := append(z.all(), z.soa())
+	return len(now) != len(had) || slices.ContainsFunc(now, func(rr dns.RR) bool { return !had[rr.String()] })
 }
 
 // newer reports whether serial a comes after b, RFC 1982.
@@ -158,7 +178,7 @@ func (v *view) transfer(req *request, sig *signature, send func([]byte) error) (
 	default:
 		records = []dns.RR{z.soa()} // come over TCP, RFC 1995 section 2
 	}
-	out = response{asked: true, qtype: q.qtype, known: true}
+	out = response{asked: true, name: q.name, qtype: q.qtype, known: true}
 	for len(records) > 0 {
 		m := dns.Msg{MsgHdr: dns.MsgHdr{Id: q.id, Response: true, Authoritative: true}, Compress: true}
 		m.Question = []dns.Question{{Name: q.name.String(), Qtype: q.qtype, Qclass: q.qclass}}
@@ -175,6 +195,7 @@ func (v *view) transfer(req *request, sig *signature, send func([]byte) error) (
 			msg, err = m.Pack()
 		}
 		if err != nil || send(msg) != nil {
+			out.failed = true
 			break // the client sees that the last SOA is missing
 		}
 		out.msg = msg

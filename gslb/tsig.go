@@ -30,11 +30,11 @@ type Key struct {
 func ReadKeySecret(file string) ([]byte, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("key: %w", err)
+		return nil, err
 	}
 	secret, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(data)))
 	if err != nil || len(secret) < 16 {
-		return nil, fmt.Errorf("key: %s is not a secret of at least 16 octets in base64", file)
+		return nil, fmt.Errorf("%s is not a secret of at least 16 octets in base64; \"head -c 32 /dev/urandom | base64\" makes one", file)
 	}
 	return secret, nil
 }
@@ -42,6 +42,14 @@ func ReadKeySecret(file string) ([]byte, error) {
 // keyring is the keys by canonical name. It is never changed, and is the
 // library's TsigProvider.
 type keyring map[string]Key
+
+// ring returns the server's keys, which a reload replaces.
+func (s *Server) ring() keyring {
+	if keys := s.keys.Load(); keys != nil {
+		return *keys
+	}
+	return nil
+}
 
 var algorithms = map[string]func() hash.Hash{
 	dns.HmacSHA256: sha256.New, dns.HmacSHA384: sha512.New384, dns.HmacSHA512: sha512.New,

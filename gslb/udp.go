@@ -103,6 +103,9 @@ func (r *udpReader) answer(b *batch, i int) {
 			r.asked.note(r.askClient(from), &fast.reply)
 		}
 		b.answer(i, answer)
+		if r.cfg.LogQueries {
+			r.logFast(req, answer, fast)
+		}
 		return
 	}
 	out := r.respond(r.view, req, nil)
@@ -119,6 +122,7 @@ func (r *udpReader) answer(b *batch, i int) {
 		}
 	}
 	r.count(req, &out)
+	r.logQuery(req, out.msg, out.steered)
 	if out.msg != nil {
 		b.answer(i, out.msg)
 	}
@@ -128,11 +132,13 @@ func (r *udpReader) answer(b *batch, i int) {
 func (r *udpReader) limited(b *batch, i int, req request, act action) {
 	if act == dropAnswer {
 		r.m.dropped.WithLabelValues(dropRate).Inc()
+		r.logQuery(req, nil, nil)
 		return
 	}
 	req.short = true
 	out := r.view.respond(req)
 	r.m.count(req, out)
+	r.logQuery(req, out.msg, out.steered)
 	b.answer(i, out.msg)
 }
 

@@ -63,7 +63,7 @@ func loadZone(from Zone) (*zone, error) {
 		return nil, fmt.Errorf("zone %s: %w", from.Name, err)
 	}
 	defer folder.Close()
-	file, err := folder.Open(filepath.Base(from.File))
+	file, err := os.Open(from.File) // which may be a link to elsewhere
 	if err != nil {
 		return nil, fmt.Errorf("zone %s: %w", from.Name, err)
 	}

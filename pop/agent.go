@@ -459,7 +459,12 @@ func (a *Agent) follow(ctx context.Context, limit time.Duration, done func() boo
 // the worker refuses, changes nothing; the error says why, and so does the
 // status until a reload succeeds.
 func (a *Agent) Reload(ctx context.Context) error {
-	return a.audited(Actor{From: "signal"}, audit.Entry{Act: audit.Reload, On: "config " + a.conf.file}, a.reload(ctx))
+	return a.ReloadBy(ctx, Actor{From: "signal"})
+}
+
+// ReloadBy is Reload for somebody in particular.
+func (a *Agent) ReloadBy(ctx context.Context, who Actor) error {
+	return a.audited(who, audit.Entry{Act: audit.Reload, On: "config " + a.conf.file}, a.reload(ctx))
 }
 
 func (a *Agent) reload(ctx context.Context) error {

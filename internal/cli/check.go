@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"anyedge/configs"
+	"anyedge/gslb"
 	"anyedge/pop"
 )
 
@@ -77,6 +78,16 @@ func (c *invocation) checkFile(file string, wantPop, silent bool) error {
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", file, err)
+		}
+	}
+	if kind == configs.KindGSLB {
+		cfg, err := configs.LoadGSLB(file)
+		if err == nil {
+			err = gslb.Check(cfg)
+		}
+		if err != nil {
+			fmt.Fprintln(c.errOut, err)
+			return fmt.Errorf("%s: not valid: a DNS node would not start with what it names", file)
 		}
 	}
 	if !silent {

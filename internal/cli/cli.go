@@ -37,6 +37,7 @@ func commands() []command {
 		{name: "check", args: "--config FILE [--against-fleet]", summary: "validate config files, and what they would announce", run: runCheck},
 		{name: "schema", args: "pop|gslb|lab", summary: "print the JSON Schema of a config file", run: runSchema},
 		{name: "status", args: "[--admin IP:PORT]", summary: "show how a node is doing", run: runStatus},
+		{name: "reload", args: "[--admin IP:PORT]", summary: "have a node read its config again, and say what it refuses", run: runReload},
 		{name: "explain", args: "[--prefix PREFIX] [--admin IP:PORT]", summary: "say why a route is or is not announced", run: runExplain},
 		{name: "drain", args: "[--admin IP:PORT]", summary: "take a node, PoP or region out of service", run: runDrain},
 		{name: "undrain", args: "[--admin IP:PORT]", summary: "put it back into service", run: runUndrain},

@@ -112,12 +112,23 @@ func TestCheckNamesTheKindOfAValidConfig(t *testing.T) {
 			"zones: [{name: edge.example, file: edge.zone}]\n",
 		configs.KindPop: minimalPop,
 	} {
-		write(t, dir, "edge.zone", "@ IN SOA a b 1 2 3 4 5\n")
+		write(t, dir, "edge.zone", "@ IN SOA a b 1 2 3 4 5\n@ IN NS ns.elsewhere.example.\n")
 		file := write(t, dir, kind+".yaml", text)
 		status, out, errOut := call("check", "--config", file)
 		if want := file + ": a valid " + kind + " config\n"; status != 0 || out != want || errOut != "" {
 			t.Errorf("status %d, %q, %q; want %q", status, out, errOut, want)
 		}
+	}
+}
+
+// What a DNS node's config names is read too.
+func TestCheckReadsZones(t *testing.T) {
+	dir := t.TempDir()
+	file := write(t, dir, "gslb.yaml", "node: {name: ns1}\nfleet: {memory: true}\nlisten: [\"127.0.0.1:5300\"]\nzones: [{name: edge.example, file: edge.zone}]\n")
+	zone := write(t, dir, "edge.zone", "@ IN SOA a b 1 2 3 4 5\n")
+	status, out, errOut := call("check", "--config", file)
+	if want := zone + ": no NS record at edge.example.\nanyedge check: " + file + ": not valid: a DNS node would not start with what it names\n"; status != 1 || out != "" || errOut != want {
+		t.Errorf("status %d, %q, %q; want %q", status, out, errOut, want)
 	}
 }
 

@@ -55,5 +55,5 @@ func runGSLB(c *invocation) error {
 	if err := admin.Listen(); err != nil {
 		return err
 	}
-	return serve(log, notifier, node.Reload, node, admin)
+	return serve(log, notifier, node.Ready(), node.Reload, node, admin)
 }

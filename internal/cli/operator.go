@@ -3,9 +3,12 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/netip"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -15,11 +18,31 @@ import (
 	"anyedge/pop"
 )
 
+// gslbAdminPort is the default one of a DNS node's admin API.
+const gslbAdminPort = 8601
+
 // adminFlag says which node to talk to.
 func (c *invocation) adminFlag() *netip.AddrPort {
 	address := netip.MustParseAddrPort("127.0.0.1:8600")
 	c.flags.TextVar(&address, "admin", address, "`ip:port` of the node's admin API")
 	return &address
+}
+
+// findNode asks the node that --admin names for its status. Without the flag it is
+// the one on this host, of either kind.
+func (c *invocation) findNode(ctx context.Context, given netip.AddrPort) (client ops.Client, status json.RawMessage, err error) {
+	client.Address = given
+	err = client.Get(ctx, "/v1/status", &status)
+	named := false
+	c.flags.Visit(func(f *flag.Flag) { named = named || f.Name == "admin" })
+	if named || !errors.Is(err, syscall.ECONNREFUSED) {
+		return client, status, err
+	}
+	client.Address = netip.AddrPortFrom(given.Addr(), gslbAdminPort)
+	if dns := client.Get(ctx, "/v1/status", &status); !errors.Is(dns, syscall.ECONNREFUSED) {
+		return client, status, dns
+	}
+	return client, nil, fmt.Errorf("no anyedge admin at %v, and none at %v; --admin names another: %w", given, client.Address, syscall.ECONNREFUSED)
 }
 
 // runStatus prints a node's status.
@@ -29,19 +52,29 @@ func runStatus(c *invocation) error {
 	if err := c.parse(0); err != nil {
 		return err
 	}
-	ctx, client := context.Background(), ops.Client{Address: *address}
+	ctx := context.Background()
+	client, raw, err := c.findNode(ctx, *address)
+	if err != nil {
+		return err
+	}
 	if *asJSON {
-		var raw json.RawMessage
-		if err := client.Get(ctx, "/v1/status", &raw); err != nil {
-			return err
-		}
 		_, err := fmt.Fprintf(c.out, "%s\n", raw)
 		return err
+	}
+	var kind struct{ DNS json.RawMessage }
+	if err := json.Unmarshal(raw, &kind); err != nil {
+		return err
+	}
+	if kind.DNS != nil {
+		return c.dnsStatus(ctx, client, raw)
 	}
 	var s pop.Status
 	var routes pop.Routes
 	var pools pop.Pools
-	for path, out := range map[string]any{"/v1/status": &s, "/v1/routes": &routes, "/v1/pools": &pools} {
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return err
+	}
+	for path, out := range map[string]any{"/v1/routes": &routes, "/v1/pools": &pools} {
 		if err := client.Get(ctx, path, out); err != nil {
 			return err
 		}

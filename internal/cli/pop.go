@@ -83,7 +83,7 @@ func runPop(c *invocation) error {
 	if err := admin.Listen(); err != nil {
 		return err
 	}
-	return serve(log, notifier, agent.Reload, agent, admin)
+	return serve(log, notifier, nil, agent.Reload, agent, admin)
 }
 
 // stateDirectory is where the service manager says that state belongs (see
@@ -93,8 +93,10 @@ func stateDirectory() string {
 	return first
 }
 
-// serve runs a daemon's tasks until a signal ends it, and reloads on SIGHUP.
-func serve(log *slog.Logger, notifier *daemon.Notifier, reload func(context.Context) error, tasks ...daemon.Task) error {
+// serve runs a daemon's tasks until a signal ends it, and reloads on SIGHUP. It
+// tells the service manager that the daemon serves when ready is closed, at once if
+// that is nil.
+func serve(log *slog.Logger, notifier *daemon.Notifier, ready <-chan struct{}, reload func(context.Context) error, tasks ...daemon.Task) error {
 	ctx, stop := daemon.Terminate(context.Background())
 	defer stop()
 	hangups, end := daemon.Hangups()
@@ -102,6 +104,13 @@ func serve(log *slog.Logger, notifier *daemon.Notifier, reload func(context.Cont
 	group := daemon.NewGroup(log)
 	group.Add(tasks...)
 	group.Add(daemon.NewTask("reloads", func(ctx context.Context) error {
+		if ready != nil {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-ready:
+			}
+		}
 		notify(log, notifier.Ready("serving"))
 		for {
 			select {
@@ -190,6 +199,9 @@ func popEndpoints(a *pop.Agent) []ops.Endpoint {
 		get("/v1/override", "every override in force in the fleet", func() any { return map[string]any{"overrides": a.Overrides()} }),
 		{Method: http.MethodPost, Path: "/v1/override", Doc: "put an override in force for a while, or clear one",
 			Handle: func(ctx context.Context, r ops.Request) (any, error) { return nil, override(ctx, a, r) }},
+		reloadEndpoint(func(ctx context.Context, by, from string) error {
+			return a.ReloadBy(ctx, pop.Actor{By: by, From: from})
+		}),
 		{Method: http.MethodPost, Path: "/v1/drain", Doc: "begin or end a drain of a node, a PoP or a region, or of one prefix there",
 			Handle: func(ctx context.Context, r ops.Request) (any, error) { return nil, drain(ctx, a, r) }},
 	}

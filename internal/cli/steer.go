@@ -43,8 +43,8 @@ func gslbEndpoints(n *gslb.Node) []ops.Endpoint {
 			Handle: func(_ context.Context, r ops.Request) (any, error) { return load(r) }}
 	}
 	return []ops.Endpoint{
-		get("/v1/status", "zones, steered names and the PoPs as answers see them", func(ops.Request) (any, error) {
-			return map[string]any{"dns": n.Status(), "fleet_connected": n.Connected()}, nil
+		get("/v1/status", "config, zones, steered names and the PoPs as answers see them", func(ops.Request) (any, error) {
+			return n.Overview(), nil
 		}),
 		get("/v1/plan", "who goes where by the plan in force, and what the loss of each PoP would come to", func(ops.Request) (any, error) {
 			return n.Plan(), nil
@@ -57,6 +57,7 @@ func gslbEndpoints(n *gslb.Node) []ops.Endpoint {
 		}),
 		{Method: http.MethodPost, Path: "/v1/steer/override", Doc: "put an override of steering in force for a while, or clear one",
 			Handle: func(ctx context.Context, r ops.Request) (any, error) { return nil, overrideSteering(ctx, n, r) }},
+		reloadEndpoint(func(_ context.Context, by, from string) error { return n.ReloadBy(gslb.Actor{By: by, From: from}) }),
 		get("/v1/audit", "what operators did to this node; ?last=N", func(r ops.Request) (any, error) {
 			most, err := last(r, 100)
 			return map[string]any{"entries": n.Audit(most)}, err
@@ -351,11 +352,7 @@ func (c *invocation) listSteerOverrides(address netip.AddrPort) error {
 	}
 	w := tabwriter.NewWriter(c.out, 0, 8, 2, ' ', 0)
 	for _, o := range answer.Overrides {
-		action := actionWithout
-		if o.Only {
-			action = actionOnly
-		}
-		fmt.Fprintf(w, "%s\t%s %s\tuntil %s\tby %s\t%s\n", o.Names, action, o.Pops, o.Until.UTC().Format(time.DateTime), o.By, o.Reason)
+		fmt.Fprintf(w, "%s\t%s %s\tuntil %s\tby %s\t%s\n", o.Names, overrideAction(o), o.Pops, o.Until.UTC().Format(time.DateTime), o.By, o.Reason)
 	}
 	return w.Flush()
 }

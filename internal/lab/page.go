@@ -129,6 +129,7 @@ func (l *Lab) greet() {
 	}
 	lines = append(lines, []struct{ what, how string }{
 		{"why that answer, and what if", fmt.Sprintf("%s steer --admin %s --name %s --client %s --without %s", l.Binary, l.layout.dnsAdmin(), www, l.cfg.Clients[0].Prefix, l.nearest(l.cfg.Clients[0]))},
+		{"look at the DNS node", fmt.Sprintf("http://%v/, or %s status --admin %v", l.layout.dnsAdmin(), l.Binary, l.layout.dnsAdmin())},
 		{"who goes where by the plan", fmt.Sprintf("%s steer plan --admin %s", l.Binary, l.layout.dnsAdmin())},
 		{"look at " + first.Name, fmt.Sprintf("%s status --admin %s", l.Binary, admin)},
 		{"drain it, and undrain it", fmt.Sprintf("%s drain --admin %s; %s undrain --admin %s", l.Binary, admin, l.Binary, admin)},

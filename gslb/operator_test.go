@@ -1,0 +1,273 @@
+package gslb
+
+import (
+	"bytes"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"anyedge/configs"
+	"anyedge/internal/audit"
+	"anyedge/internal/fleet"
+
+	"github.com/miekg/dns"
+)
+
+// logged is where a test's log lines go.
+type logged struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+func (l *logged) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
+// A reload that is refused is told to the log, the audit, the status and the
+// metrics, until one succeeds.
+func TestRefusedReloadIsTold(t *testing.T) {
+	n := newTestNode(t, fleet.NewMemory(), nil, nodeConfig)
+	if s := n.Config(); s.LastGood.IsZero() || s.LastError != "" || filepath.Base(s.File) != "gslb.yaml" {
+		t.Errorf("at first %+v", s)
+	}
+	n.write("edge.zone", "@ IN SOA what")
+	err := n.ReloadBy(Actor{By: "ann", From: "127.0.0.1:7"})
+	s := n.Config()
+	if err == nil || s.LastError != err.Error() || s.FailedAt.IsZero() || !strings.Contains(s.LastError, "edge.zone:1:") {
+		t.Errorf("%v: %+v", err, s)
+	}
+	acts := n.Audit(1)
+	if len(acts) != 1 || acts[0].Act != audit.Reload || acts[0].By != "ann" || acts[0].Error != err.Error() {
+		t.Errorf("audit %+v", acts)
+	}
+	n.write("edge.zone", nodeZone)
+	if err := n.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s := n.Config(); s.LastError != "" || !s.FailedAt.IsZero() {
+		t.Errorf("after a good one %+v", s)
+	}
+}
+
+// Secrets of keys are read again by a reload.
+func TestReloadReadsKeysAgain(t *testing.T) {
+	n := newTestNode(t, fleet.NewMemory(), nil, nodeConfig)
+	n.write("copy.key", "YSBzZWNyZXQgb2Ygc2l4dGVlbiBvY3RldHM=\n")
+	n.write("gslb.yaml", nodeConfig+"keys: [{name: Copy.example, secret_file: copy.key}]\n")
+	if err := n.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if k := n.Node.server.ring()["copy.example."]; string(k.Secret) != "a secret of sixteen octets" {
+		t.Errorf("%+v", k)
+	}
+	n.write("copy.key", "not base64\n")
+	if err := n.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "keys[0].secret_file: ") || !strings.Contains(err.Error(), "copy.key is not a secret") {
+		t.Errorf("a bad secret: %v", err)
+	}
+	n.write("copy.key", "YW5vdGhlciBzZWNyZXQgb2Ygc2l4dGVlbg==\n")
+	n.write("edge.zone", "nonsense")
+	if err := n.Reload(t.Context()); err == nil {
+		t.Error("a bad zone is taken")
+	}
+	if k := n.Node.server.ring()["copy.example."]; string(k.Secret) != "a secret of sixteen octets" {
+		t.Errorf("half of a refused reload is in force: %+v", k)
+	}
+}
+
+// Check finds what a start would, all of it at once.
+func TestCheckReadsWhatAConfigNames(t *testing.T) {
+	n := newTestNode(t, fleet.NewMemory(), nil, nodeConfig)
+	check := func() error {
+		t.Helper()
+		cfg, err := configs.LoadGSLB(filepath.Join(n.dir, "gslb.yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return Check(cfg)
+	}
+	if err := check(); err != nil {
+		t.Errorf("a good config: %v", err)
+	}
+	n.write("edge.zone", nodeZone+"www IN CNAME mail\n")
+	if err := check(); err == nil || !strings.Contains(err.Error(), "steered name www.edge.example") {
+		t.Errorf("a name that does not fit: %v", err)
+	}
+	n.write("copy.key", "short\n")
+	n.write("cookies", "short\n")
+	n.write("edge.keys", "short\n")
+	n.write("pem", "short\n")
+	n.write("edge.zone", "mail IN A 192.0.2.256\n")
+	n.write("clients.csv", "198.51.100.0/24,91,0\n")
+	n.write("gslb.yaml", strings.Replace(nodeConfig, "file: edge.zone}", "file: edge.zone, dnssec: {key_file: edge.keys}}", 1)+`
+keys: [{name: copy.example, secret_file: copy.key}]
+cookie_file: cookies
+encrypted: {dot: ["127.0.0.1:5311"], cert_file: pem, key_file: pem}
+`)
+	err := check()
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, want := range []string{
+		"keys[0].secret_file: ", "cookies:1: not a secret", "pem with ", "zones[0].dnssec.key_file: ", "edge.zone:1:", "clients.csv:1: latitude",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in\n%v", want, err)
+		}
+	}
+}
+
+// A zone file may be a link to another folder, as release tools make them.
+func TestZoneFileIsALink(t *testing.T) {
+	dir, elsewhere := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(filepath.Join(elsewhere, "edge.zone"), []byte(nodeZone), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "edge.zone")
+	if err := os.Symlink(filepath.Join(elsewhere, "edge.zone"), file); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := loadZone(Zone{Name: "edge.example", File: file}); err != nil {
+		t.Error(err)
+	}
+}
+
+// Who does not get a zone, and why, is in the log, but not without bound.
+func TestRefusedTransfersAreTold(t *testing.T) {
+	var lines logged
+	local, far := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+	s, err := New(Config{Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, Keys: []Key{transferKey}, Zones: []Zone{
+		{Name: "open.example", Text: version(3), Transfer: &Transfer{Allow: local}},
+		{Name: "far.example", Text: version(1), Transfer: &Transfer{Allow: far}},
+		{Name: "signed.example", Text: version(1), Transfer: &Transfer{Keys: []string{transferKey.Name}}},
+		{Name: "closed.example", Text: version(1)},
+	}}, lines.logger(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ zone, want string }{
+		{"open.example.", `msg="zone sent" zone=open.example. to=127.0.0.1 qtype=AXFR serial=3`},
+		{"far.example.", `reason="not from a network of transfer.allow"`},
+		{"signed.example.", `reason="not signed by a key of transfer.keys"`},
+		{"closed.example.", `reason="nobody may copy this zone"`},
+		{"none.example.", `reason="not a zone of this server"`},
+	} {
+		q := new(dns.Msg)
+		q.SetAxfr(tt.zone)
+		msg, err := q.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.refused.Store(0)
+		for range 100 {
+			s.respond(s.view.Load(), request{msg: msg, from: netip.MustParseAddr("127.0.0.1"), tcp: true}, func([]byte) error { return nil })
+		}
+		if !strings.Contains(lines.String(), tt.want) {
+			t.Errorf("%s: no %s in\n%s", tt.zone, tt.want, lines.String())
+		}
+	}
+	if n := strings.Count(lines.String(), "refused"); n > 8 {
+		t.Errorf("%d lines about 400 refusals", n)
+	}
+	q := new(dns.Msg)
+	q.SetAxfr("signed.example.")
+	q.SetTsig("copy.example.", dns.HmacSHA256, 300, 1)
+	msg, _, err := dns.TsigGenerateWithProvider(q, keyring{"copy.example.": {Name: "copy.example.", Algorithm: dns.HmacSHA256, Secret: []byte("another secret")}}, "", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.refused.Store(0)
+	s.respond(s.view.Load(), request{msg: msg, from: netip.MustParseAddr("127.0.0.1"), tcp: true}, nil)
+	if want := `msg="signed message refused" from=127.0.0.1 key=copy.example. algorithm=hmac-sha256. reason="not made with the secret that this key has here"`; !strings.Contains(lines.String(), want) {
+		t.Errorf("no %s in\n%s", want, lines.String())
+	}
+}
+
+// A zone that changes under its old serial is told of: copies do not see it.
+func TestUnchangedSerialIsTold(t *testing.T) {
+	var lines logged
+	zones := func(serial int, records ...string) []Zone {
+		return primaryZone(version(serial, records...), &Transfer{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+	}
+	s, err := New(Config{Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, Zones: zones(5, "a 300 A 192.0.2.1")}, lines.logger(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		about  string
+		serial int
+		record string
+		told   bool
+	}{
+		{"nothing changed", 5, "a 300 A 192.0.2.1", false},
+		{"a newer serial", 6, "a 300 A 192.0.2.2", false},
+		{"the same serial", 6, "a 300 A 192.0.2.3", true},
+		{"an older serial", 5, "a 300 A 192.0.2.3", true},
+		{"a TTL", 5, "a 60 A 192.0.2.3", true},
+	} {
+		lines.buf.Reset()
+		if err := s.SetZones(zones(tt.serial, tt.record)); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(lines.String(), "serial did not rise"); got != tt.told {
+			t.Errorf("%s: told %t, want %t: %s", tt.about, got, tt.told, lines.String())
+		}
+	}
+}
+
+// With LogQueries each query is a line, on both paths.
+func TestQueryLog(t *testing.T) {
+	var lines logged
+	s, err := New(Config{Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, LogQueries: true, Zones: testZones()}, lines.logger(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Update(table(t, steering())); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name  string
+		qtype uint16
+		want  string
+	}{
+		{"mail.edge.example", dns.TypeA, "name=mail.edge.example. qtype=A rcode=noerror answers=1 size="},
+		{"nope.edge.example", dns.TypeA, "name=nope.edge.example. qtype=A rcode=nxdomain answers=0 size="},
+		{"www.edge.example", dns.TypeA, "pops=fra scope=24 reason="},
+	} {
+		msg, err := asker(tt.name, tt.qtype).Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		req := request{msg: msg, from: netip.MustParseAddr("198.51.100.1")}
+		for _, path := range []string{"fast", "slow"} {
+			lines.buf.Reset()
+			if path == "slow" {
+				req.tcp = true
+				s.answer(req, nil)
+			} else {
+				var q fastQuery
+				answer, out, ok := s.view.Load().respondFast(&q, req, make([]byte, 0, udpPayload))
+				if !ok {
+					t.Fatalf("%s: not on the fast path", tt.name)
+				}
+				s.logFast(req, answer, out)
+			}
+			if got := lines.String(); !strings.Contains(got, "msg=query client=198.51.100.1") || !strings.Contains(got, tt.want) {
+				t.Errorf("%s path: no %s in\n%s", path, tt.want, got)
+			}
+		}
+	}
+}

@@ -1,0 +1,141 @@
+package gslb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"time"
+
+	"anyedge/configs"
+	"anyedge/internal/audit"
+)
+
+// ConfigStatus is how a node's config file is doing.
+type ConfigStatus struct {
+	File string `json:"file"`
+	// LastGood is when the config in force was read.
+	LastGood time.Time `json:"last_good"`
+	// LastError is why the newest reload was refused; empty when it was not.
+	LastError string    `json:"last_error,omitempty"`
+	FailedAt  time.Time `json:"failed_at,omitzero"`
+}
+
+// Config returns how the node's config file is doing.
+func (n *Node) Config() ConfigStatus {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	status := n.read
+	status.File = n.file
+	return status
+}
+
+// Reload reads the config file again, with all that it names. On error nothing
+// changes, and the status says why until a reload succeeds.
+func (n *Node) Reload(context.Context) error { return n.ReloadBy(Actor{From: "signal"}) }
+
+// ReloadBy is Reload for somebody in particular.
+func (n *Node) ReloadBy(who Actor) error {
+	n.reloads.Lock()
+	defer n.reloads.Unlock()
+	err := n.reload()
+	n.server.m.updated("config", nil, err)
+	e := audit.Entry{At: time.Now(), Act: audit.Reload, By: who.By, From: who.From, On: "config " + n.file}
+	n.mu.Lock()
+	if err != nil {
+		n.read.LastError, n.read.FailedAt = err.Error(), e.At
+		e.Error = err.Error()
+	} else {
+		n.read = ConfigStatus{LastGood: e.At}
+	}
+	n.mu.Unlock()
+	n.audit.Record(e)
+	return err
+}
+
+// reload is Reload with n.reloads held.
+func (n *Node) reload() error {
+	cfg, err := configs.LoadGSLB(n.file)
+	if err != nil {
+		return err
+	}
+	clients, err := readClients(cfg) // which takes a while if they are many
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := restartNeeded(n.cfg, cfg); err != nil {
+		return err
+	}
+	in := n.tableInput(cfg, clients, time.Now())
+	table, err := BuildTable(in)
+	if err != nil {
+		return err
+	}
+	certificate, err := readCertificate(cfg)
+	if err != nil {
+		return err
+	}
+	secrets, err := readCookieSecrets(cfg)
+	if err != nil {
+		return err
+	}
+	shared, err := readKeys(cfg)
+	if err != nil {
+		return err
+	}
+	ring, err := newKeyring(shared)
+	if err != nil {
+		return err
+	}
+	keys, err := n.keys.plan(cfg)
+	if err != nil {
+		return err
+	}
+	before := n.server.keys.Swap(&ring) // a zone that is new may be copied at once
+	if err := n.server.Set(zonesOf(cfg), table); err != nil {
+		n.server.keys.Store(before)
+		return err
+	}
+	n.keys.set(keys)
+	n.server.SetIdentity(cfg.NSID, secrets)
+	if certificate != nil {
+		n.certificate.Store(certificate)
+	}
+	n.cfg, n.clients, n.input, n.expires = cfg, clients, in, table.NextExpiry()
+	if n.outcome != nil && !n.outcome.Fits(in.Pops) {
+		n.outcome = nil
+	}
+	n.planning.changed()
+	return nil
+}
+
+// restartNeeded says which changed keys a running node cannot take.
+func restartNeeded(old, cfg *configs.GSLB) error {
+	var errs []error
+	fixed := func(key string, a, b any) {
+		if !reflect.DeepEqual(a, b) {
+			errs = append(errs, fmt.Errorf("%s changed: that needs a restart", key))
+		}
+	}
+	fixed("fleet", old.Fleet, cfg.Fleet)
+	fixed("listen", old.Listen, cfg.Listen)
+	fixed("admin", old.Admin, cfg.Admin)
+	fixed("resolvers", old.Resolvers, cfg.Resolvers)
+	fixed("xdp", old.XDP, cfg.XDP)
+	fixed("rate_limit", old.RateLimit, cfg.RateLimit)
+	fixed("log", old.Log, cfg.Log)
+	dot := func(c *configs.GSLB) (dot, doh []netip.AddrPort) {
+		if c.Encrypted == nil {
+			return nil, nil
+		}
+		return c.Encrypted.DoT, c.Encrypted.DoH
+	}
+	oldDoT, oldDoH := dot(old)
+	newDoT, newDoH := dot(cfg)
+	fixed("encrypted.dot", oldDoT, newDoT)
+	fixed("encrypted.doh", oldDoH, newDoH)
+	return errors.Join(errs...)
+}
