@@ -20,7 +20,7 @@ type field struct {
 	high     string
 	enum     []string
 	required bool
-	format   string // name, host or domain
+	format   string // name, host, domain or owner
 	file     string // secret or public; empty for what is no path
 }
 

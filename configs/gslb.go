@@ -199,8 +199,10 @@ type SteerPop struct {
 
 // SteeredName is a name whose addresses are chosen per query.
 type SteeredName struct {
-	// Name is fully qualified and lies in one of the zones.
-	Name string `yaml:"name" required:"true" format:"domain"`
+	// Name is fully qualified and lies in one of the zones. It may be a wildcard such
+	// as "*.apps.edge.example", which stands for the names below that are not there
+	// (RFC 4592).
+	Name string `yaml:"name" required:"true" format:"owner"`
 	// Policy is how one of the answers is chosen: nearest by place, weighted by lot,
 	// failover by order, sticky by lot but the same for a client network each time,
 	// latency by measured round-trip time, capacity by a plan that keeps PoPs within

@@ -34,6 +34,10 @@ func isDomain(s string) bool {
 	return true
 }
 
+// isOwner reports whether s is a domain name that records may be at: its first
+// label may be "*" (RFC 4592).
+func isOwner(s string) bool { return isDomain(strings.TrimPrefix(s, "*.")) && len(s) <= 253 }
+
 // isHost reports whether s is a domain name or an IP address, without port.
 func isHost(s string) bool {
 	a, err := netip.ParseAddr(s)

@@ -127,7 +127,7 @@ func (d *document) applyFormat(s, format string, path at) {
 		d.report(path, `%s is not a name: letters, digits, "-", "_" and ".", a letter or digit first, at most 63`, quote(s))
 	case format == "host" && !isHost(s):
 		d.report(path, "%s is not a host name or IP address", quote(s))
-	case format == "domain" && !isDomain(strings.TrimSuffix(s, ".")):
+	case format == "domain" && !isDomain(strings.TrimSuffix(s, ".")), format == "owner" && !isOwner(strings.TrimSuffix(s, ".")):
 		d.report(path, "%s is not a domain name", quote(s))
 	}
 }

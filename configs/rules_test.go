@@ -36,7 +36,7 @@ func TestTags(t *testing.T) {
 func checkTags(t *testing.T, typ reflect.Type, f field) {
 	t.Helper()
 	where := typ.Name() + "." + typ.Field(f.index).Name
-	if !slices.Contains([]string{"", "name", "host", "domain"}, f.format) {
+	if !slices.Contains([]string{"", "name", "host", "domain", "owner"}, f.format) {
 		t.Errorf("%s: unknown format %q", where, f.format)
 	}
 	if !slices.Contains([]string{"", "secret", "state", "public"}, f.file) {

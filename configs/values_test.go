@@ -2,6 +2,7 @@ package configs
 
 import (
 	"encoding"
+	"strings"
 	"testing"
 	"time"
 )
@@ -97,6 +98,7 @@ func TestNames(t *testing.T) {
 		bad   []string
 	}{
 		{isName, []string{"fra-1", "a", "A_b.c", long}, []string{"", "-a", ".", "a/b", "a b", long + "a", "a\n"}},
+		{isOwner, []string{"edge.example", "*.a", "*.edge.example"}, []string{"", "*", "*.", "a.*.example", "*a.example", "**.a", "*." + strings.Repeat("a.", 125) + "aa"}},
 		{isDomain, []string{"edge.example", "a", "_acme.x", long + ".example"}, []string{"", ".", "a..b", "-a", "a-", long + "a", "a.", "*.a", long + "." + long + "." + long + "." + long}},
 		{isHost, []string{"a.example", "192.0.2.1", "2001:db8::1"}, []string{"", "a:80", "[::1]", "fe80::1%eth0", "a b"}},
 		{isHostPort, []string{"a:80", "192.0.2.1:443", "[::1]:8500"}, []string{"a", ":80", "a:0", "a:65536", "::1:80", "a:b", "a:80/x", "u@a:80"}},
