@@ -3,7 +3,10 @@ package gslb
 import (
 	"context"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"hash/fnv"
+	"io/fs"
 	"maps"
 	"net/netip"
 	"slices"
@@ -53,6 +56,9 @@ func (s *Server) runKernel(ctx context.Context, k kernel) {
 	s.kernel = k
 	s.mu.Unlock()
 	if err := k.Run(ctx); err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			err = fmt.Errorf("%w: it needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN", err)
+		}
 		s.log.Error("xdp not available, all queries go to the sockets", "error", err)
 		s.mu.Lock()
 		s.kernelError = err.Error()

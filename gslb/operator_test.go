@@ -6,9 +6,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"anyedge/configs"
 	"anyedge/internal/audit"
@@ -145,6 +147,40 @@ func TestZoneFileIsALink(t *testing.T) {
 	}
 }
 
+// What keeps a copy from coming is in the status, in words that help.
+func TestStatusOfACopy(t *testing.T) {
+	free := netip.MustParseAddrPort("127.0.0.1:0")
+	for _, tt := range []struct {
+		about, want string
+		key         Key
+	}{
+		{"another secret", "it has another secret for the key Copy.example (BADSIG)", Key{transferKey.Name, transferKey.Algorithm, []byte("another secret of sixteen octets")}},
+		{"another algorithm", "it does not have the key Copy.example with this algorithm (BADKEY)", Key{transferKey.Name, "hmac-sha512", transferKey.Secret}},
+		{"another name", "it does not have the key Copy.example with this algorithm (BADKEY)", Key{"other.example", transferKey.Algorithm, transferKey.Secret}},
+		{"the same", "", transferKey},
+	} {
+		t.Run(tt.about, func(t *testing.T) {
+			primary, _, _ := start(t, Config{Keys: []Key{tt.key}, Listen: []netip.AddrPort{free}, Zones: append(testZones(), primaryZone(version(4), &Transfer{Keys: []string{tt.key.Name}})...)})
+			copied, _ := startCopy(t, primary.Addresses()[0], transferKey.Name)
+			var z ZoneStatus
+			for end := time.Now().Add(10 * time.Second); z.Following == nil || z.Following.Next.IsZero(); time.Sleep(5 * time.Millisecond) {
+				zones := copied.Status().Zones
+				if z = zones[slices.IndexFunc(zones, func(z ZoneStatus) bool { return z.Name == "copied.example." })]; time.Now().After(end) {
+					t.Fatalf("nothing within 10 s: %+v", z)
+				}
+			}
+			f := z.Following
+			if !strings.Contains(f.Error, tt.want) || (f.Error == "") != (tt.want == "") || f.Seen.IsZero() == (tt.want == "") || f.Expires.IsZero() == (tt.want == "") ||
+				len(f.Of) != 1 || f.Of[0] != primary.Addresses()[0].String() || z.Available != (tt.want == "") {
+				t.Errorf("%+v of %+v, want %q", f, z, tt.want)
+			}
+			if tt.want == "" && (z.Serial != 4 || z.Records != 3) {
+				t.Errorf("%+v", z)
+			}
+		})
+	}
+}
+
 // Who does not get a zone, and why, is in the log, but not without bound.
 func TestRefusedTransfersAreTold(t *testing.T) {
 	var lines logged
@@ -159,7 +195,7 @@ func TestRefusedTransfersAreTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct{ zone, want string }{
-		{"open.example.", `msg="zone sent" zone=open.example. to=127.0.0.1 qtype=AXFR serial=3`},
+		{"open.example.", `msg="zone sent" zone=open.example to=127.0.0.1 qtype=AXFR serial=3`},
 		{"far.example.", `reason="not from a network of transfer.allow"`},
 		{"signed.example.", `reason="not signed by a key of transfer.keys"`},
 		{"closed.example.", `reason="nobody may copy this zone"`},

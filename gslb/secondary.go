@@ -16,7 +16,8 @@ import (
 // Times of copies of zones.
 const (
 	minRefresh     = 5 * time.Second // whatever a SOA record says
-	firstRetry     = 5 * time.Second // without a SOA record
+	firstRetry     = 5 * time.Second // without a SOA record, then longer and longer
+	lastRetry      = 2 * time.Minute
 	transferTime   = 2 * time.Minute // that a transfer may take
 	exchangeTime   = 3 * time.Second // that an answer may take
 	notifyAttempts = 5
@@ -96,10 +97,10 @@ func (s *Server) relink(zones []Zone) {
 
 // copy keeps a copy of a zone, until ctx is done: RFC 1034 section 4.3.5.
 func (s *Server) copy(ctx context.Context, l *link) {
-	fresh := time.Now()
+	fresh, retry := time.Now(), firstRetry
 	for {
 		n, _ := parseName(l.zone.Name)
-		wait := firstRetry
+		wait := retry
 		err := s.refresh(ctx, n, l.zone)
 		if ctx.Err() != nil {
 			return
@@ -119,7 +120,8 @@ func (s *Server) copy(ctx context.Context, l *link) {
 			s.log.Warn(message, "zone", l.zone.Name, "error", err)
 		}
 		var expires time.Time
-		if !z.unavailable {
+		if retry = min(2*retry, lastRetry); !z.unavailable {
+			retry = firstRetry
 			soa := z.soa()
 			expires = fresh.Add(time.Duration(soa.Expire) * time.Second)
 			wait = time.Duration(soa.Refresh) * time.Second
@@ -355,14 +357,14 @@ func (s *Server) notify(ctx context.Context, z *zone, peer Peer) {
 		}
 		if err == nil {
 			if r.Rcode != dns.RcodeSuccess {
-				s.log.Warn("notice of a change refused", "zone", z.name.String(), "to", peer.Address, "rcode", dns.RcodeToString[r.Rcode])
+				s.log.Warn("notice of a change refused", "zone", canonical(z.name.String()), "to", peer.Address, "rcode", dns.RcodeToString[r.Rcode])
 			}
 			return
 		}
 		pause(ctx, wait)
 		wait *= 2
 	}
-	s.log.Warn("notice of a change not answered", "zone", z.name.String(), "to", peer.Address)
+	s.log.Warn("notice of a change not answered", "zone", canonical(z.name.String()), "to", peer.Address)
 }
 
 // notified answers a notice of a change, RFC 1996: those of a primary, or signed
@@ -423,10 +425,28 @@ func (s *Server) ask(ctx context.Context, q *dns.Msg, peer Peer) (*dns.Msg, erro
 	if err == nil && r.Truncated {
 		r, _, err = s.client("tcp", peer).ExchangeContext(ctx, q.Copy(), peer.Address.String())
 	}
-	if err == nil && peer.Key != "" && r.IsTsig() == nil {
-		return nil, errors.New("an answer that is not signed")
+	if peer.Key != "" && r != nil {
+		err = signedError(err, r, peer.Key)
 	}
 	return r, err
+}
+
+// signedError says what is wrong with the answer to a signed question, RFC 8945
+// section 5.3; nil if nothing is.
+func signedError(err error, r *dns.Msg, key string) error {
+	tsig := r.IsTsig()
+	switch {
+	case tsig == nil && err == nil:
+		return fmt.Errorf("%s that is not signed by the key %s", dns.RcodeToString[r.Rcode], key)
+	case tsig == nil:
+	case tsig.Error == dns.RcodeBadSig:
+		return fmt.Errorf("it has another secret for the key %s (BADSIG)", key)
+	case tsig.Error == dns.RcodeBadKey:
+		return fmt.Errorf("it does not have the key %s with this algorithm (BADKEY)", key)
+	case tsig.Error == dns.RcodeBadTime:
+		return fmt.Errorf("its clock differs by more than %d s (BADTIME)", tsigFudge)
+	}
+	return err
 }
 
 // client asks a peer, from the first address listened on of its family: that is

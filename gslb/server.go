@@ -39,6 +39,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -265,7 +266,7 @@ func (s *Server) setZones(from []Zone, zones map[name]*zone, table *steer.Table)
 	}
 	for n, z := range zones {
 		if z.stale(before[n]) {
-			s.log.Warn("zone changed but its serial did not rise, copies will not follow", "zone", n.String(), "serial", z.soa().Serial, "before", before[n].soa().Serial)
+			s.log.Warn("zone changed but its serial did not rise, copies will not follow", "zone", canonical(n.String()), "serial", z.soa().Serial, "before", before[n].soa().Serial)
 		}
 	}
 	s.relink(from)
@@ -334,7 +335,7 @@ func (s *Server) Run(ctx context.Context) error {
 	for _, address := range s.cfg.Listen {
 		each, err := listen(address, s.cfg.Sockets)
 		if err != nil {
-			return fmt.Errorf("gslb: listen on %v: %w", address, err)
+			return listenError(address, err)
 		}
 		sockets = append(sockets, each)
 		s.addresses = append(s.addresses, each.address)
@@ -375,6 +376,14 @@ func (s *Server) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
+// listenError says why an address cannot be had, and what helps.
+func listenError(address netip.AddrPort, err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("gslb: listen on %v: %w: ports below 1024 need CAP_NET_BIND_SERVICE", address, err)
+	}
+	return fmt.Errorf("gslb: listen on %v: %w", address, err)
+}
+
 // encrypted is a listener of DNS over TLS or HTTPS.
 type encrypted struct {
 	listener *net.TCPListener
@@ -387,7 +396,7 @@ func (s *Server) listenTLS() (all []encrypted, err error) {
 	for i, address := range slices.Concat(s.cfg.TLS, s.cfg.HTTPS) {
 		listener, err := net.ListenTCP("tcp"+ipFamily(address.Addr()), net.TCPAddrFromAddrPort(address))
 		if err != nil {
-			return all, fmt.Errorf("gslb: listen on %v: %w", address, err)
+			return all, listenError(address, err)
 		}
 		all = append(all, encrypted{listener, i >= len(s.cfg.TLS)})
 		s.addresses = append(s.addresses, listener.Addr().(*net.TCPAddr).AddrPort())

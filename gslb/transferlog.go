@@ -20,7 +20,7 @@ const refusalPace = time.Second
 
 // transferred notes that a zone, or what changed in it, went to another server.
 func (s *Server) transferred(v *view, req *request, sig *signature, out *response) {
-	line := []any{"zone", out.name.String(), "to", req.from, "qtype", dns.Type(out.qtype).String(), "serial", v.zones[out.name].soa().Serial}
+	line := []any{"zone", canonical(out.name.String()), "to", req.from, "qtype", dns.Type(out.qtype).String(), "serial", v.zones[out.name].soa().Serial}
 	if sig != nil {
 		line = append(line, "key", dns.CanonicalName(sig.tsig.Hdr.Name))
 	}
@@ -40,7 +40,7 @@ func (s *Server) transferRefused(v *view, req *request, sig *signature, out *res
 	if z := v.zones[out.name]; z != nil {
 		why = z.transfer.objection(req.from, sig)
 	}
-	s.refusal("zone transfer refused", "zone", out.name.String(), "to", req.from, "qtype", dns.Type(out.qtype).String(), "reason", why)
+	s.refusal("zone transfer refused", "zone", canonical(out.name.String()), "to", req.from, "qtype", dns.Type(out.qtype).String(), "reason", why)
 }
 
 // signatureRefused notes a signature that is not right.

@@ -257,6 +257,7 @@ func (l *zoneLoad) check() {
 	if len(apex.get(dns.TypeNS)) == 0 {
 		l.errs = append(l.errs, fmt.Errorf("%s: no NS record at %s", l.source, l.name))
 	}
+	l.records = 0
 	type problem struct {
 		line int
 		text string
@@ -267,6 +268,7 @@ func (l *zoneLoad) check() {
 			l.aliases = append(l.aliases, owner)
 		}
 		for i := range n.sets {
+			l.records += len(n.sets[i].records)
 			if text := l.objection(owner, n, &n.sets[i]); text != "" {
 				problems = append(problems, problem{n.sets[i].line, fmt.Sprintf("%s: %s", owner, text)})
 			}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -61,7 +62,7 @@ func dnsRows(now time.Time, n dnsNode) []statusRow {
 	if x := n.DNS.XDP; x != nil && x.Attached {
 		add("xdp", ops.ToneOK, "attached to %s", x.Interface)
 	} else if x != nil {
-		add("xdp", ops.ToneBad, "not attached to %s, the sockets answer all: %s", x.Interface, line(x.Error))
+		add("xdp", ops.ToneBad, "not attached to %s, the sockets answer all: %s", x.Interface, cmp.Or(line(x.Error), "the log says why"))
 	}
 	add("config", ops.TonePlain, "%s, last good %s ago", n.Config.File, span(n.Config.LastGood))
 	if n.Config.LastError != "" {
@@ -130,7 +131,10 @@ func zoneTone(z gslb.ZoneStatus) ops.Tone {
 func zoneWords(z gslb.ZoneStatus, span func(time.Time) string) string {
 	words := fmt.Sprintf("%s serial %d, %s, %s", strings.TrimSuffix(z.Name, "."), z.Serial, counted(z.Records, "record"), strings.TrimPrefix(z.Source, z.Name+" "))
 	f := z.Following
-	if !z.Available {
+	switch {
+	case !z.Available && f == nil:
+		words = strings.TrimSuffix(z.Name, ".") + " not served: there are no keys to sign it with"
+	case !z.Available:
 		words = strings.TrimSuffix(z.Name, ".") + " not served: there is no copy, or it has expired"
 	}
 	if f == nil {
