@@ -134,6 +134,9 @@ type Zone struct {
 	// Primaries are the servers that the zone is copied from; the first that
 	// answers is taken.
 	Primaries []DNSPeer `yaml:"primaries"`
+	// CopyFile keeps the copy of a zone with primaries, for a start while none of them
+	// answers. The node writes it. Default: none.
+	CopyFile string `yaml:"copy_file" file:"state"`
 	// Alias gives the apex the addresses of another name: of a steered one by its
 	// decisions, of others as resolvers give them. Default: the file's own.
 	Alias string `yaml:"alias" format:"domain"`

@@ -52,6 +52,9 @@ func (g *GSLB) check(d *document) {
 		}
 		return at("zones").index(i).key("dnssec.key_file"), g.Zones[i].DNSSEC.KeyFile
 	})
+	d.unique(len(g.Zones), func(i int) (at, string) {
+		return at("zones").index(i).key("copy_file"), g.Zones[i].CopyFile
+	})
 	d.unique(len(g.Keys), func(i int) (at, string) {
 		return at("keys").index(i).key("name"), canonicalName(g.Keys[i].Name)
 	})
@@ -89,6 +92,9 @@ func (z *Zone) check(d *document, path at, keys []string) {
 	}
 	if z.Alias != "" && len(z.Primaries) > 0 {
 		d.report(path.key("alias"), "a copy cannot have an alias")
+	}
+	if z.CopyFile != "" && len(z.Primaries) == 0 && !d.lostWithin(path.key("primaries")) {
+		d.report(path.key("copy_file"), "keeps the copy of a zone with primaries, and this one has none")
 	}
 	refer := func(path at, key string) {
 		if key != "" {

@@ -15,6 +15,8 @@ type Following struct {
 	// Expires is when the copy is given up if none of them answers until then; zero
 	// without a copy.
 	Expires time.Time `json:"expires,omitzero"`
+	// FileError is why the copy is not kept in its file; empty if it is, or has none.
+	FileError string `json:"file_error,omitempty"`
 }
 
 // followed notes how an attempt went, and when the next one is due. A copy that is

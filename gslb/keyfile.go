@@ -47,14 +47,22 @@ func readKeyFile(path, zone string) (dnssec.Ring, error) {
 	return ring, nil
 }
 
-// writeKeyFile replaces a zone's key file in one step. It is on disk, readable by
-// its owner only, when the error is nil; with an error the file is as it was, or
-// new.
-func writeKeyFile(path string, ring dnssec.Ring) (err error) {
+// writeKeyFile replaces a zone's key file.
+func writeKeyFile(path string, ring dnssec.Ring) error {
 	data, err := json.Marshal(ring)
 	if err != nil {
 		return err
 	}
+	return replaceFile(path, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+}
+
+// replaceFile replaces a file in one step by what write writes. It is on disk,
+// readable by its owner only, when the error is nil; with an error the file is as it
+// was, or new.
+func replaceFile(path string, write func(io.Writer) error) (err error) {
 	folder := filepath.Dir(path)
 	f, err := os.CreateTemp(folder, "."+filepath.Base(path)+".*") // of mode 0600
 	if err != nil {
@@ -65,8 +73,7 @@ func writeKeyFile(path string, ring dnssec.Ring) (err error) {
 			os.Remove(f.Name())
 		}
 	}()
-	_, err = f.Write(data)
-	if err == nil {
+	if err = write(f); err == nil {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {

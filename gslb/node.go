@@ -297,7 +297,7 @@ func readCookieSecrets(cfg *configs.GSLB) ([]CookieSecret, error) {
 func zonesOf(cfg *configs.GSLB) []Zone {
 	zones := make([]Zone, len(cfg.Zones))
 	for i, z := range cfg.Zones {
-		zones[i] = Zone{Name: z.Name, File: z.File, Alias: z.Alias, Primaries: peersOf(z.Primaries), Signing: signingOf(z.DNSSEC)}
+		zones[i] = Zone{Name: z.Name, File: z.File, Alias: z.Alias, Primaries: peersOf(z.Primaries), CopyFile: z.CopyFile, Signing: signingOf(z.DNSSEC)}
 		if t := z.Transfer; t != nil {
 			zones[i].Transfer = &Transfer{Allow: t.Allow, Keys: t.Keys, Notify: peersOf(t.Notify)}
 		}

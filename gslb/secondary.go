@@ -31,6 +31,7 @@ type link struct {
 	cancel context.CancelFunc
 	// following is how it goes; Server.mu guards it.
 	following Following
+	kept      *zone // that the file has; of the goroutine that follows
 }
 
 // follow keeps the links in step with the zones, until ctx is done.
@@ -81,7 +82,7 @@ func (s *Server) relink(zones []Zone) {
 			continue
 		}
 		n, _ := parseName(z.Name) // it was loaded
-		if l := s.links[n]; l != nil && l.zone.Alias == z.Alias && slices.Equal(l.zone.Primaries, z.Primaries) {
+		if l := s.links[n]; l != nil && l.zone.Alias == z.Alias && l.zone.CopyFile == z.CopyFile && slices.Equal(l.zone.Primaries, z.Primaries) {
 			links[n] = l
 			continue
 		}
@@ -98,8 +99,11 @@ func (s *Server) relink(zones []Zone) {
 // copy keeps a copy of a zone, until ctx is done: RFC 1034 section 4.3.5.
 func (s *Server) copy(ctx context.Context, l *link) {
 	fresh, retry := time.Now(), firstRetry
+	n, _ := parseName(l.zone.Name) // it was loaded
+	if z := s.view.Load().zones[n]; z != nil && !z.seen.IsZero() {
+		fresh = z.seen
+	}
 	for {
-		n, _ := parseName(l.zone.Name)
 		wait := retry
 		err := s.refresh(ctx, n, l.zone)
 		if ctx.Err() != nil {
@@ -111,6 +115,7 @@ func (s *Server) copy(ctx context.Context, l *link) {
 		}
 		if err == nil {
 			fresh = time.Now()
+			s.keepCopy(l, z, fresh)
 		} else {
 			s.m.transfers.WithLabelValues("failed").Inc()
 			message := "zone not refreshed, the last copy stays"

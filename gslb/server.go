@@ -167,6 +167,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Server, erro
 	s.keys.Store(&keys)
 	s.signatures = newSignatures(s.m)
 	s.identity.set(cfg.NSID, cfg.CookieSecrets)
+	s.recall(cfg.Zones, zones)
 	if err := s.signAll(zones); err != nil {
 		return nil, err
 	}
@@ -257,6 +258,7 @@ func (s *Server) setZones(from []Zone, zones map[name]*zone, table *steer.Table)
 			zones[n] = &kept
 		}
 	}
+	s.recall(from, zones)
 	if err := s.signAll(zones); err != nil {
 		return err
 	}

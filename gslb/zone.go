@@ -2,6 +2,7 @@ package gslb
 
 import (
 	"slices"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -23,6 +24,9 @@ type zone struct {
 	// unavailable is set for a copy that has not come yet, or is too old: questions
 	// for it fail. It has no nodes.
 	unavailable bool
+	// seen is when a primary was last known to have it, if it is from a file that
+	// keeps a copy; else zero.
+	seen time.Time
 	// transfer says who may have a copy; nil for nobody.
 	transfer *Transfer
 	// history is what changed from version to version, the last one last.

@@ -28,6 +28,9 @@ type Zone struct {
 	// Primaries make the zone a copy of theirs: the first that answers is taken.
 	// File and Text are not used.
 	Primaries []Peer
+	// CopyFile keeps the copy of a zone with primaries, for a start while none of them
+	// answers. The server writes it. Default none.
+	CopyFile string
 	// Alias names what the apex has the addresses of, instead of A and AAAA records
 	// of its own: a steered name, or any that Config.Resolvers know. Zones with
 	// primaries have none.

@@ -121,7 +121,7 @@ func zoneTone(z gslb.ZoneStatus) ops.Tone {
 	switch {
 	case !z.Available:
 		return ops.ToneBad
-	case z.Following != nil && z.Following.Error != "":
+	case z.Following != nil && (z.Following.Error != "" || z.Following.FileError != ""):
 		return ops.ToneWarn
 	}
 	return ops.ToneOK
@@ -145,6 +145,9 @@ func zoneWords(z gslb.ZoneStatus, span func(time.Time) string) string {
 	}
 	if !f.Next.IsZero() {
 		words += ", next try in " + span(f.Next)
+	}
+	if f.FileError != "" {
+		words += ", " + line(f.FileError)
 	}
 	if f.Error != "" {
 		if !f.Expires.IsZero() {
