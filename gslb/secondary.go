@@ -234,15 +234,34 @@ func (s *Server) putZone(l *link, next *zone) error {
 }
 
 // fetch transfers a zone: what changed since the current one, if there is one,
-// else all of it.
+// else all of it, also if the changes cannot be had or do not fit (RFC 1995
+// section 4).
 func (s *Server) fetch(ctx context.Context, n name, current *zone, peer Peer) (*zone, error) {
 	q := new(dns.Msg)
-	if current.unavailable {
-		q.SetAxfr(n.String())
-	} else {
+	source := fmt.Sprintf("%s from %v", n, peer.Address)
+	if !current.unavailable {
 		soa := current.soa()
 		q.SetIxfr(n.String(), soa.Serial, soa.Ns, soa.Mbox)
+		records, err := s.transferIn(ctx, q, peer)
+		if err == nil {
+			records, err = apply(current, records)
+		}
+		if err == nil {
+			return zoneOf(n, source, records)
+		}
+		s.log.Info("changes of a zone not taken, all of it is", "zone", n.String(), "primary", peer.Address, "error", err)
+		q = new(dns.Msg)
 	}
+	q.SetAxfr(n.String())
+	records, err := s.transferIn(ctx, q, peer)
+	if err != nil {
+		return nil, err
+	}
+	return zoneOf(n, source, records)
+}
+
+// transferIn returns the records that answer a request for a zone or its changes.
+func (s *Server) transferIn(ctx context.Context, q *dns.Msg, peer Peer) ([]dns.RR, error) {
 	s.sign(q, peer)
 	ctx, cancel := context.WithTimeout(ctx, transferTime)
 	defer cancel()
@@ -272,15 +291,7 @@ func (s *Server) fetch(ctx context.Context, n name, current *zone, peer Peer) (*
 			conn.Close()
 		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	if !current.unavailable {
-		if records, err = apply(current, records); err != nil {
-			return nil, err
-		}
-	}
-	return zoneOf(n, fmt.Sprintf("%s from %v", n, peer.Address), records)
+	return records, err
 }
 
 // apply returns the records of a zone after the answer to a request for changes,
@@ -303,6 +314,11 @@ func apply(current *zone, answer []dns.RR) ([]dns.RR, error) {
 	have := make(map[string]dns.RR)
 	for _, rr := range current.all() {
 		have[rr.String()] = rr
+	}
+	for _, rr := range answer { // the zone has its names in lower case
+		if n, err := parseName(rr.Header().Name); err == nil {
+			rr.Header().Name = n.String()
+		}
 	}
 	serial := current.soa().Serial
 	i := 1
