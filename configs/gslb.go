@@ -132,7 +132,7 @@ type Zone struct {
 	// File is the zone file, relative to the config file. File or primaries.
 	File string `yaml:"file" file:"public"`
 	// Primaries are the servers that the zone is copied from; the first that
-	// answers is taken.
+	// answers is taken. What they have signed is served as it is.
 	Primaries []DNSPeer `yaml:"primaries"`
 	// CopyFile keeps the copy of a zone with primaries, for a start while none of them
 	// answers. The node writes it. Default: none.

@@ -9,10 +9,10 @@ import (
 // signing adds to a result what it has because a zone is signed. A nil one, of a
 // zone that is not, or for who does not ask for it, adds nothing.
 type signing struct {
-	*signer
-	r *result
-	v *view
-	z *zone
+	*signer // nil for a zone that has come signed
+	r       *result
+	v       *view
+	z       *zone
 	// q is the query, n the name that is looked for in the zone, which may be that
 	// of an alias, and m where the search for it ended.
 	q   *query
@@ -24,11 +24,13 @@ type signing struct {
 // signing returns nil if there is nothing to add to a result. Who asks for
 // records that only signed zones have gets them without the flag DO too.
 func (v *view) signing(r *result, z *zone, q *query, n name, m match, now uint32) *signing {
-	if z.signer == nil {
+	if z.signer == nil && z.presigned == nil {
 		return nil
 	}
 	r.secure = true
-	if !q.do && q.qtype != dns.TypeNSEC && q.qtype != dns.TypeRRSIG {
+	// What has come signed is there to be asked for like all else.
+	made := z.signer != nil && (q.qtype == dns.TypeNSEC || q.qtype == dns.TypeRRSIG)
+	if !q.do && !made {
 		return nil
 	}
 	return &signing{z.signer, r, v, z, q, n, m, now}
@@ -44,6 +46,9 @@ func (s *signing) signed(section, set []dns.RR, owner string) []dns.RR {
 
 // signedFor is signed for a set that is given with another TTL than its own.
 func (s *signing) signedFor(section, set []dns.RR, owner string, ttl uint32) []dns.RR {
+	if s.z.presigned != nil {
+		return append(section, s.z.presignatures(set, owner, ttl)...)
+	}
 	sigs, t, err := s.sign(set, owner, ttl, s.now)
 	if err != nil {
 		s.r.unsigned = true
@@ -64,7 +69,11 @@ func (s *signing) deny(qtype uint16, ttl uint32) {
 	if s == nil {
 		return
 	}
-	s.r.authority = s.signedFor(s.r.authority, s.z.nodes[s.z.name].get(dns.TypeSOA), s.apex, ttl)
+	s.r.authority = s.signedFor(s.r.authority, s.z.nodes[s.z.name].get(dns.TypeSOA), s.z.name.String(), ttl)
+	if s.z.presigned != nil {
+		s.presignedDenial()
+		return
+	}
 	nothing := s.m.outcome == noSuchName
 	if s.denial == Compact {
 		if nothing && !s.q.compact {
@@ -95,6 +104,14 @@ func (s *signing) denyExact() {
 	if s == nil || s.m.encloser == "" {
 		return
 	}
+	if p := s.z.presigned; p != nil {
+		if p.nsec3 == nil {
+			s.prove(s.n)
+		} else {
+			s.prove(s.closer())
+		}
+		return
+	}
 	ttl := s.z.negative.Hdr.Ttl
 	if s.denial == NSEC3 {
 		s.put(s.covering(s.closer(), ttl))
@@ -114,6 +131,8 @@ func (s *signing) delegate() {
 	switch set := s.m.node.get(dns.TypeDS); {
 	case set != nil:
 		s.put(set...)
+	case s.z.presigned != nil:
+		s.present(s.m.owner)
 	case s.denial == Compact:
 		s.put(nsec(s.m.owner, s.m.owner.successor(s.z.name), s.types(s.m.owner), ttl))
 	default:
@@ -142,7 +161,7 @@ func (s *signing) delegate() {
 // signatures, of which one set is enough (RFC 8482 section 7). It reports whether
 // it has.
 func (s *signing) explicit(qtype uint16, owner string) bool {
-	if s == nil {
+	if s == nil || s.z.presigned != nil {
 		return false
 	}
 	switch {

@@ -38,6 +38,10 @@ type form struct {
 	ttl   time.Duration
 }
 
+// given reports whether the signatures in a form, if there are any of a term, are
+// those to give out at a time.
+func (f *form) given(now uint32) bool { return f.term == (term{}) || f.at(now) }
+
 // get returns the form for a steering decision at a time, nil if there is none.
 func (k *kept) get(reply *steer.Reply, now uint32) *form {
 	forms := k.forms.Load()
@@ -45,7 +49,7 @@ func (k *kept) get(reply *steer.Reply, now uint32) *form {
 		return nil
 	}
 	f := (*forms)[first(reply.Addrs)]
-	if f == nil || !f.at(now) || f.ttl != reply.TTL || !slices.Equal(f.addrs, reply.Addrs) {
+	if f == nil || !f.given(now) || f.ttl != reply.TTL || !slices.Equal(f.addrs, reply.Addrs) {
 		return nil
 	}
 	return f

@@ -29,6 +29,7 @@ const (
 	metricSignatures  = "anyedge_gslb_signatures_total"
 	metricSignHits    = "anyedge_gslb_signature_cache_hits_total"
 	metricSignErrors  = "anyedge_gslb_signing_errors_total"
+	metricExpiry      = "anyedge_gslb_presigned_expiry_timestamp_seconds"
 )
 
 // Values of the label "reason" of metricDropped.
@@ -52,6 +53,7 @@ type metrics struct {
 	ringAge     *prometheus.GaugeVec
 	waiting     *prometheus.GaugeVec
 	keyErrors   *prometheus.CounterVec
+	expiry      *prometheus.GaugeVec
 
 	signatures, signatureHits, signatureErrors prometheus.Counter
 
@@ -98,6 +100,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			"Signatures that had been made before. Packed answers have theirs in them and do not count.")),
 		signatureErrors: f.NewCounter(counter(metricSignErrors,
 			"Signatures that could not be made.")),
+		expiry: f.NewGaugeVec(prometheus.GaugeOpts{Name: metricExpiry,
+			Help: "When the first signature expires of a zone that comes signed, in Unix seconds."}, []string{"zone"}),
 	}
 	age := func(name, help string, at *atomic.Int64) {
 		at.Store(time.Now().UnixNano())

@@ -18,6 +18,17 @@ const hashLabel = sha1.Size * 8 / 5
 // 3.1).
 func (n name) hash() hashed { return sha1.Sum([]byte(n)) }
 
+// hashWith returns the hash of a name with the salt and iterations of a zone that
+// was not signed here (RFC 5155 section 5).
+func (n name) hashWith(salt []byte, iterations uint16) hashed {
+	var buf [maxName + 255]byte
+	h := sha1.Sum(append(append(buf[:0], n...), salt...))
+	for range iterations {
+		h = sha1.Sum(append(append(buf[:0], h[:]...), salt...))
+	}
+	return h
+}
+
 var base32Hex = base32.HexEncoding.WithPadding(base32.NoPadding)
 
 // next and previous return the numbers beside h; the first is next to the last.

@@ -9,6 +9,22 @@ const (
 	maxLabel = 63
 )
 
+// sortKey returns a string that sorts as the name does: its labels from the last to
+// the first, each with an octet behind it that is less than any in a label.
+func (n name) sortKey() string {
+	key := make([]byte, 0, len(n)+8)
+	for _, m := range n.below("\x00") {
+		for _, c := range []byte(m[1 : 1+m[0]]) {
+			if c < 2 {
+				key, c = append(key, 1), c+1
+			}
+			key = append(key, c)
+		}
+		key = append(key, 0)
+	}
+	return string(key)
+}
+
 // labelled returns the name of a label below a parent.
 func labelled(label string, parent name) name {
 	return name(string([]byte{byte(len(label))})+label) + parent

@@ -156,7 +156,7 @@ func (p *packer) answers(z *zone, m match, pack func(qtype uint16) (*packed, *ke
 	if m.outcome == redirected {
 		return a // each name below a DNAME has an answer of its own
 	}
-	if z.signer != nil {
+	if z.signer != nil || z.presigned != nil {
 		a.types = append(a.types, typed{qtype: dns.TypeNSEC}, typed{qtype: dns.TypeRRSIG}) // seldom asked for
 	}
 	if m.outcome == found {
@@ -174,7 +174,7 @@ func (p *packer) answers(z *zone, m match, pack func(qtype uint16) (*packed, *ke
 		}
 		if m.node != nil {
 			for _, set := range m.node.sets {
-				if !steered || set.rtype != dns.TypeA && set.rtype != dns.TypeAAAA {
+				if !ofSigning(set.rtype) && (!steered || set.rtype != dns.TypeA && set.rtype != dns.TypeAAAA) {
 					add(set.rtype)
 				}
 			}

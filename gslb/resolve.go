@@ -92,7 +92,7 @@ func (v *view) resolve(q *query, client netip.Prefix, random uint64, now uint32)
 			}
 		case found:
 			alias := m.node.get(dns.TypeCNAME)
-			if alias == nil {
+			if alias == nil || z.presigned != nil && ofSigning(q.qtype) {
 				v.answerAt(&r, z, m, q.qtype, owner, client, random, s)
 				return r
 			}
@@ -122,6 +122,14 @@ func (v *view) answerAt(r *result, z *zone, m match, qtype uint16, owner string,
 	switch {
 	case qtype == dns.TypeANY:
 		// RFC 8482 section 4.2: one made-up record stands for all there are.
+		if z.presigned != nil {
+			if set := m.node.one(); set != nil {
+				r.answer = s.signed(append(r.answer, owned(set, owner)...), set, owner)
+				s.denyExact()
+				return
+			}
+			break
+		}
 		if steered != "" || m.node != nil && len(m.node.sets) > 0 {
 			ttl := uint32(anyTTL)
 			if limit := z.signing.MaxTTL; limit > 0 {
@@ -156,7 +164,11 @@ func (v *view) answerAt(r *result, z *zone, m match, qtype uint16, owner string,
 		v.answerAlias(r, z, qtype, owner, s)
 		return
 	default:
-		if set := z.get(m, qtype); set != nil {
+		set := z.get(m, qtype)
+		if z.presigned != nil && qtype == dns.TypeRRSIG {
+			set = m.node.signatures()
+		}
+		if set != nil {
 			r.answer = s.signed(append(r.answer, owned(set, owner)...), set, owner)
 			s.denyExact()
 			return

@@ -13,8 +13,9 @@
 // the map of clients gives them one.
 //
 // A zone with keys is signed online (RFC 4033 to 4035), steered answers too:
-// signatures are made when they are asked for, and kept. See Signing. Zone files
-// have no signatures in them, and dynamic updates are not served.
+// signatures are made when they are asked for, and kept. See Signing. A copy or a
+// zone file that has signatures in it is served with those, as it is: nothing in
+// it can be steered. Dynamic updates are not served.
 //
 // # Life of a query
 //
@@ -305,6 +306,7 @@ func (s *Server) setView(zones map[name]*zone, table *steer.Table) error {
 		}
 	}()
 	v.identity = s.identity
+	s.watchExpiry(s.zones, zones)
 	s.zones, s.table = zones, table
 	s.view.Store(v)
 	return nil

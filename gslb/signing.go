@@ -195,6 +195,9 @@ func (s *signer) get(rtype uint16) []dns.RR {
 
 // fits reports what in a zone leaves no place for the signer's own records.
 func (s *signer) fits(z *zone) error {
+	if err := z.unsignable(); err != nil {
+		return err
+	}
 	apex := z.nodes[z.name]
 	for _, rtype := range []uint16{dns.TypeDNSKEY, dns.TypeCDS, dns.TypeCDNSKEY} {
 		if apex.get(rtype) != nil {
@@ -315,6 +318,11 @@ func (s *Server) signAll(zones map[name]*zone) error {
 		}
 		z.withhold(keys != nil || before != nil && before.signing.Await && before.inPlace == nil)
 		err := z.checkTTLs()
+		if z.signing.Await && err == nil {
+			if err = z.unsignable(); err != nil {
+				err = fmt.Errorf("zone %s: %w", n, err)
+			}
+		}
 		if err != nil {
 			errs = append(errs, err)
 			continue

@@ -1,8 +1,8 @@
 package gslb
 
 import (
-	"cmp"
 	"encoding/binary"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -11,7 +11,7 @@ import (
 
 // Transfer says who may have a copy of a zone (AXFR, RFC 5936; IXFR, RFC 1995)
 // and who is told when it changes (NOTIFY, RFC 1996). Copies have what the zone
-// file says; they do not steer, and are not signed.
+// file says, or the primary: they do not steer, and nothing is signed for them.
 type Transfer struct {
 	// Allow are the networks that may have it, and Keys the names of the keys that
 	// a request must be signed by one of. An empty list asks for nothing, but both
@@ -110,14 +110,16 @@ func (z *zone) soa() *dns.SOA { return z.nodes[z.name].get(dns.TypeSOA)[0].(*dns
 
 // all returns the records of a zone without its SOA, those of a name together.
 func (z *zone) all() []dns.RR {
-	names := make([]name, 0, len(z.nodes))
-	for n := range z.nodes {
-		names = append(names, n)
+	records := recordsOf(z.nodes)
+	if z.presigned != nil {
+		records = append(records, recordsOf(z.presigned.hashes)...)
 	}
-	slices.SortFunc(names, func(a, b name) int { return cmp.Compare(a, b) })
-	var records []dns.RR
-	for _, n := range names {
-		for _, set := range z.nodes[n].sets {
+	return records
+}
+
+func recordsOf(nodes map[name]*node) (records []dns.RR) {
+	for _, n := range slices.Sorted(maps.Keys(nodes)) {
+		for _, set := range nodes[n].sets {
 			if set.rtype != dns.TypeSOA {
 				records = append(records, set.records...)
 			}

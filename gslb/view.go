@@ -76,6 +76,10 @@ func join(zones map[name]*zone, table *steer.Table, aliased map[name]*resolved) 
 		if z.alias == "" || z.unavailable {
 			continue
 		}
+		if err := z.unsignable(); err != nil {
+			errs = append(errs, fmt.Errorf("zone %s: an alias: %w", z.name, err))
+			continue
+		}
 		if err := v.alias(z, aliased); err != nil {
 			errs = append(errs, fmt.Errorf("zone %s: %w", z.name, err))
 		}
@@ -98,6 +102,9 @@ func (v *view) steer(steered string) error {
 	}
 	if z.unavailable {
 		return nil // it is steered when the zone has come
+	}
+	if err := z.unsignable(); err != nil {
+		return err
 	}
 	// Search without the overlay, which does not change where zones are cut.
 	switch m := z.find(n, nil, false); m.outcome {

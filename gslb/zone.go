@@ -38,6 +38,8 @@ type zone struct {
 	signer  *signer
 	// inPlace is what the view has instead of a zone whose keys are awaited.
 	inPlace *zone
+	// presigned is what it has come signed with; nil if it has not.
+	presigned *presigned
 }
 
 // node is what exists at one name.

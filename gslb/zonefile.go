@@ -35,8 +35,8 @@ type Zone struct {
 	// of its own: a steered name, or any that Config.Resolvers know. Zones with
 	// primaries have none.
 	Alias string
-	// Transfer says who may have a copy of it; nil for nobody. Copies are not
-	// signed.
+	// Transfer says who may have a copy of it; nil for nobody. Copies have no
+	// signatures that are made here.
 	Transfer *Transfer
 	// Signing says how it is signed, once it has keys.
 	Signing Signing
@@ -183,10 +183,14 @@ func (l *zoneLoad) add(rr dns.RR, line int) {
 		return
 	}
 	h.Name = owner.String()
+	nodes := l.nodes
 	switch h.Rrtype {
 	case dns.TypeRRSIG, dns.TypeNSEC, dns.TypeNSEC3, dns.TypeNSEC3PARAM:
-		l.fail(line, "%s: a signed zone cannot be served: its signatures would not cover steered answers", h.Name)
-		return
+		var wrong string
+		if nodes, wrong = l.presign(rr, owner, line); wrong != "" {
+			l.fail(line, "%s: %s", h.Name, wrong)
+			return
+		}
 	case dns.TypeSOA:
 		if owner != l.name {
 			l.fail(line, "%s: SOA below the apex %s", h.Name, l.name)
@@ -207,11 +211,14 @@ func (l *zoneLoad) add(rr dns.RR, line int) {
 		l.fail(line, "%s: the %s record is not valid", h.Name, dns.Type(h.Rrtype))
 		return
 	}
-	set := l.set(owner, h.Rrtype, line)
+	set := l.set(nodes, owner, h.Rrtype, line)
 	if slices.ContainsFunc(set.records, func(other dns.RR) bool { return dns.IsDuplicate(rr, other) }) {
 		return // RFC 2181 section 5
 	}
 	set.records = append(set.records, rr)
+	if h.Rrtype == dns.TypeRRSIG {
+		return // each has the TTL of what it signs (RFC 4034 section 3)
+	}
 	// One TTL for all of a set (RFC 2181 section 5.2).
 	ttl := min(h.Ttl, set.records[0].Header().Ttl)
 	for _, each := range set.records {
@@ -225,15 +232,16 @@ func isMeta(rtype uint16) bool {
 	return rtype == dns.TypeNone || rtype == dns.TypeOPT || 128 <= rtype && rtype <= 255
 }
 
-// set returns the set of a type at a name, and makes the names above it exist.
-func (l *zoneLoad) set(owner name, rtype uint16, line int) *rrset {
-	n := l.nodes[owner]
+// set returns the set of a type at a name of some, and makes the names above it
+// exist.
+func (l *zoneLoad) set(nodes map[name]*node, owner name, rtype uint16, line int) *rrset {
+	n := nodes[owner]
 	if n == nil {
 		n = new(node)
-		l.nodes[owner] = n
+		nodes[owner] = n
 		for _, above := range owner.below(l.name) {
-			if l.nodes[above] == nil {
-				l.nodes[above] = new(node)
+			if nodes[above] == nil {
+				nodes[above] = new(node)
 			}
 		}
 	}
@@ -283,6 +291,9 @@ func (l *zoneLoad) check() {
 	for _, p := range problems {
 		l.fail(p.line, "%s", p.text)
 	}
+	if l.presigned != nil && apex != nil {
+		l.presigned.link(l.zone)
+	}
 }
 
 // objection says what is wrong with a set in its place, "" if nothing is.
@@ -293,7 +304,10 @@ func (l *zoneLoad) objection(owner name, n *node, set *rrset) string {
 			return fmt.Sprintf("more than one %s record", dns.Type(set.rtype))
 		}
 	case dns.TypeCNAME: // RFC 2181 section 10.1
-		if len(set.records) > 1 || len(n.sets) > 1 {
+		others := slices.ContainsFunc(n.sets, func(other rrset) bool {
+			return other.rtype != dns.TypeCNAME && !ofSigning(other.rtype)
+		})
+		if len(set.records) > 1 || others {
 			return "CNAME beside other records"
 		}
 	case dns.TypeNS:
