@@ -135,8 +135,8 @@ func startSigned(t *testing.T) (all []gslb.Zone, names map[string][]string) {
 	return all, names
 }
 
-func unboundConfig(t *testing.T, dir string, all []gslb.Zone) string {
-	root := all[len(all)-1]
+// unboundHead is the part of Unbound's config that it has for all zones.
+func unboundHead(dir string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "server:\n  interface: %s@%d\n  port: %d\n  access-control: 127.0.0.0/8 allow\n  do-not-query-localhost: no\n  do-ip6: no\n", unbound, port, port)
 	fmt.Fprintf(&b, "  directory: %q\n  chroot: \"\"\n  username: \"\"\n  pidfile: \"\"\n  use-syslog: no\n  do-daemonize: no\n  num-threads: 1\n", dir)
@@ -147,7 +147,15 @@ func unboundConfig(t *testing.T, dir string, all []gslb.Zone) string {
 	// Of the rcode of a shorter name it keeps that of the end of its aliases, and
 	// takes it for that of names below.
 	fmt.Fprintf(&b, "  harden-below-nxdomain: no\n")
-	fmt.Fprintf(&b, "  module-config: \"validator iterator\"\n  aggressive-nsec: yes\n  qname-minimisation: yes\n  val-log-level: 2\n  trust-anchor: %q\n", strings.ReplaceAll(ds(".", root.Signing.Keys).String(), "\t", " "))
+	fmt.Fprintf(&b, "  module-config: \"validator iterator\"\n  aggressive-nsec: yes\n  qname-minimisation: yes\n  val-log-level: 2\n")
+	return b.String()
+}
+
+func unboundConfig(t *testing.T, dir string, all []gslb.Zone) string {
+	root := all[len(all)-1]
+	var b strings.Builder
+	b.WriteString(unboundHead(dir))
+	fmt.Fprintf(&b, "  trust-anchor: %q\n", strings.ReplaceAll(ds(".", root.Signing.Keys).String(), "\t", " "))
 	fmt.Fprintf(&b, "remote-control:\n  control-enable: no\n")
 	for _, z := range all {
 		fmt.Fprintf(&b, "stub-zone:\n  name: %q\n  stub-addr: %s@%d\n  stub-prime: no\n", z.Name, ours, port)

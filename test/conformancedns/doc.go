@@ -13,7 +13,8 @@
 // zones validated, with both algorithms and both ways of denial: thousands of
 // answers by Unbound, which knows no more than the key of the root, one of each
 // kind by delv, and zones as a whole by DNSViz, which has to find nothing to warn
-// of. Others copy zones from and to other servers.
+// of. Others copy zones from and to other servers: one has Knot sign zones, and
+// compares all answers with those of a Knot and an NSD that copy them too.
 //
 // The package has tests only; without ANYEDGE_CONFORMANCE_DNS they skip.
 package conformancedns
