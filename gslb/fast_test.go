@@ -166,6 +166,16 @@ func TestPackedAnewWhenNeeded(t *testing.T) {
 func FuzzFastAgreesWithSlow(f *testing.F) {
 	plain := testView(f)
 	secure := signedView(f, Signing{Keys: split(f, dnssec.Ed25519)})
+	presigned, _ := presignedView(f, chainOptOut)
+	for _, n := range []string{"mail", "alias", "any.wild", "nothing", "x.ent"} {
+		for _, q := range variants(asker(under(n), dns.TypeA)) {
+			wire, err := q.Pack()
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(wire, uint64(1))
+		}
+	}
 	for _, n := range []string{"www.edge.example", "x.any.edge.example", "hop.edge.example", "nope.edge.example",
 		"x.wild.edge.example", "x.child.edge.example", "hostmaster.edge.example", "ns1.edge.example", "v4only.edge.example"} {
 		for _, q := range variants(asker(n, dns.TypeA)) {
@@ -179,6 +189,7 @@ func FuzzFastAgreesWithSlow(f *testing.F) {
 	f.Fuzz(func(t *testing.T, msg []byte, random uint64) {
 		agrees(t, plain, msg, random)
 		agrees(t, secure, msg, random)
+		agrees(t, presigned, msg, random)
 	})
 }
 

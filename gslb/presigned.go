@@ -190,9 +190,6 @@ func (z *zone) presignatures(set []dns.RR, owner string, ttl uint32) (sigs []dns
 // every type (RFC 8482 section 4.1), nil if there are none: what would be made up
 // for it has no signature.
 func (n *node) one() []dns.RR {
-	if n == nil {
-		return nil
-	}
 	var least *rrset
 	for i := range n.sets {
 		set := &n.sets[i]

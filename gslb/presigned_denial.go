@@ -56,16 +56,8 @@ func (s *signing) enclosed(encloser name) name {
 		encloser = encloser.parent()
 	}
 	s.prove(encloser)
-	s.prove(s.target().below(encloser)[0])
+	s.prove(s.n.below(encloser)[0])
 	return encloser
-}
-
-// target is the name that is looked for: at a referral, that of the zone cut.
-func (s *signing) target() name {
-	if s.m.outcome == delegated {
-		return s.m.owner
-	}
-	return s.n
 }
 
 // prove adds the record of the chain that matches or covers a name, if it is not

@@ -2,19 +2,13 @@ package gslb
 
 import (
 	"bytes"
-	"encoding/base32"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
-	"time"
-
-	"anyedge/gslb/dnssec"
 
 	"github.com/miekg/dns"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // presignedPlain has a name of every kind.
@@ -307,6 +301,76 @@ func TestPresignedHashesAreNoNames(t *testing.T) {
 	}
 }
 
+// What comes before the first name of a chain, or after the last, is covered by the
+// last.
+func TestPresignedAroundTheChain(t *testing.T) {
+	for about, how := range chains {
+		t.Run(about, func(t *testing.T) {
+			v, s := presignedView(t, how)
+			chain := v.zones[wire(t, "signed.example")].presigned.chain
+			before, after := 0, 0
+			for i := range 400 {
+				n := fmt.Sprintf("z%d.signed.example.", i)
+				got := askSecure(t, v, asker(n, dns.TypeA), signedAt)
+				if p := s.prove(got); p.proof(false, wire(t, n)) == nil {
+					t.Fatalf("not covered: %v", got)
+				}
+				key := wire(t, n).sortKey()
+				if how != chainNSEC {
+					salt, h := []byte{0xab, 0x01}, hashed{}
+					h = wire(t, n).hashWith(salt, presignedIterations)
+					key = string(h[:])
+				}
+				if key < chain[0].key {
+					before++
+				}
+				if key > chain[len(chain)-1].key {
+					after++
+				}
+			}
+			if after == 0 || before == 0 && how != chainNSEC {
+				t.Errorf("%d names before the chain, %d after it", before, after)
+			}
+		})
+	}
+}
+
+// A query for signatures gets those of one type by all keys.
+func TestPresignedByTwoKeys(t *testing.T) {
+	one, other := newPresigner(t, "signed.example", chainNSEC), newPresigner(t, "signed.example", chainNSEC)
+	v := viewOf(t, Zone{Name: "signed.example", Text: one.sign(presignedPlain) + other.sign(presignedPlain)})
+	for question, want := range map[string]int{"mail A": 3, "mail RRSIG": 2, "mail ANY": 3} {
+		n, qtype, _ := strings.Cut(question, " ")
+		if got := askSecure(t, v, asker(under(n), dns.StringToType[qtype]), signedAt); len(got.Answer) != want {
+			t.Errorf("%s: %v", question, got)
+		}
+	}
+}
+
+// A copy of the root, and names below the apex's own DNAME.
+func TestPresignedAtOddPlaces(t *testing.T) {
+	root := newPresigner(t, ".", chainNSEC)
+	v := viewOf(t, Zone{Name: ".", Text: root.sign("@ 300 SOA a.ns. h.ns. 1 2 3 4 60\n@ 300 NS a.ns.\na.ns. 300 A 192.0.2.1\nsub. 300 NS ns.sub.\nns.sub. 300 A 192.0.2.2\n")})
+	got := askSecure(t, v, asker("nothing.", dns.TypeA), signedAt)
+	if p := root.prove(got); got.Rcode != dns.RcodeNameError || p.proof(false, wire(t, "nothing.")) == nil || p.proof(false, wire(t, "*.")) == nil {
+		t.Errorf("%v", got)
+	}
+	got = askSecure(t, v, asker("www.sub.", dns.TypeA), signedAt)
+	if p := root.prove(got); p.authority != "NS" || p.proof(true, wire(t, "sub.")) == nil || len(got.Extra) != 2 {
+		t.Errorf("%v", got)
+	}
+	s := newPresigner(t, "signed.example", chainNSEC3)
+	v = viewOf(t, Zone{Name: "signed.example", Text: s.sign("@ 300 SOA ns.elsewhere. h 1 2 3 4 60\n@ 300 NS ns.elsewhere.\n@ 300 DNAME elsewhere.example.\n")})
+	got = askSecure(t, v, asker(under("www"), dns.TypeA), signedAt)
+	if p := s.prove(got); p.answer != "DNAME RRSIG CNAME" {
+		t.Errorf("%v", got)
+	}
+	got = askSecure(t, v, asker(under("@"), dns.TypeA), signedAt)
+	if p := s.prove(got); p.proof(true, wire(t, under("@"))) == nil {
+		t.Errorf("%v", got)
+	}
+}
+
 // Both paths agree, and keep the answers with signatures for as long as the zone
 // is there.
 func TestPresignedFastAgreesWithSlow(t *testing.T) {
@@ -319,14 +383,18 @@ func TestPresignedFastAgreesWithSlow(t *testing.T) {
 				t.Fatal(err)
 			}
 			var q fastQuery
+			var first *form
 			for _, now := range []uint32{signedAt, signedAt + 1<<31} {
 				req := request{msg: msg, from: netip.MustParseAddr("198.51.100.1"), now: now}
 				if got, _, ok := v.respondFast(&q, req, make([]byte, 0, udpPayload)); !ok || len(unpack(t, got).Answer) != 2 {
 					t.Errorf("at %d: %x", now, got)
 				}
-			}
-			if _, k := v.packed(&q); len(*k.forms.Load()) != 1 {
-				t.Errorf("%d forms", len(*k.forms.Load()))
+				_, k := v.packed(&q)
+				if f := (*k.forms.Load())[netip.Addr{}]; f == nil || first != nil && f != first {
+					t.Errorf("at %d: packed anew", now)
+				} else {
+					first = f
+				}
 			}
 		})
 	}
@@ -342,179 +410,6 @@ func TestPresignedTruncated(t *testing.T) {
 		got := ask(t, v, q, "198.51.100.1", false)
 		if got.Truncated != truncated || truncated && len(got.Answer)+len(got.Ns) > 0 || !truncated && len(got.Answer) != 2 {
 			t.Errorf("%d octets: %v", size, got)
-		}
-	}
-}
-
-// What a zone comes signed with leaves no place for what is made here.
-func TestPresignedIsNotMixed(t *testing.T) {
-	text, _ := presignedText(t, chainNSEC)
-	signed := Zone{Name: "edge.example", Text: strings.ReplaceAll(text, "signed.example.", "edge.example.")}
-	with := func(change func(*Zone)) []Zone {
-		z := signed
-		change(&z)
-		return []Zone{z}
-	}
-	in := steering()
-	in.Names = in.Names[:1]
-	s, _, _ := start(t, Config{})
-	for _, tt := range []struct {
-		want string // "" for no error
-		err  error
-	}{
-		{"zone edge.example.: an alias: ", s.Set(with(func(z *Zone) { z.Alias = "www.apex.example" }), nil)},
-		{"zone edge.example.: ", s.Set(with(func(z *Zone) { z.Signing.Await = true }), nil)},
-		{"zone edge.example.: ", s.Set(with(func(z *Zone) { z.Signing.Keys = combined(t, dnssec.Ed25519) }), nil)},
-		{"", s.Set([]Zone{signed}, nil)},
-		{"zone edge.example.: ", s.Sign("edge.example", combined(t, dnssec.Ed25519))},
-		{"steered name www.edge.example: ", s.Update(table(t, in))},
-	} {
-		if tt.want == "" && tt.err == nil {
-			continue
-		}
-		if tt.err == nil || !strings.HasPrefix(tt.err.Error(), tt.want+"edge.example:") || !strings.HasSuffix(tt.err.Error(), "RRSIG: the zone comes signed, and is served as it is") {
-			t.Errorf("got %v, want %s", tt.err, tt.want)
-		}
-	}
-}
-
-// A copy has all that its primary has, is passed on with it, and follows changes.
-func TestPresignedCopy(t *testing.T) {
-	for about, how := range chains {
-		t.Run(about, func(t *testing.T) {
-			free := netip.MustParseAddrPort("127.0.0.1:0")
-			all := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
-			signer := newPresigner(t, "copied.example", how)
-			zones := func(serial int, to ...Peer) []Zone {
-				// Spelled so that the changes have to find what was stored.
-				text := signer.sign(version(serial, fmt.Sprintf("%s 300 TXT %d", "a", serial), "*.wild 300 TXT any"))
-				return append(testZones(), primaryZone(text, &Transfer{Allow: all, Notify: to})...)
-			}
-			primary, _, _ := start(t, Config{Listen: []netip.AddrPort{free}, Zones: zones(1)})
-			s, asks := startCopy(t, primary.Addresses()[0], "")
-			await(t, asks, "a.copied.example TXT", `a.copied.example. 300 TXT "1"`)
-			same := func() {
-				t.Helper()
-				n := wire(t, "copied.example")
-				had, have := records(primary.view.Load().zones[n]), records(s.view.Load().zones[n])
-				if !slices.Equal(had, have) {
-					t.Errorf("copied\n%s\nof\n%s", strings.Join(have, "\n"), strings.Join(had, "\n"))
-				}
-			}
-			same()
-			if err := primary.SetZones(zones(2, Peer{Address: s.Addresses()[0]})); err != nil {
-				t.Fatal(err)
-			}
-			await(t, asks, "a.copied.example TXT", `a.copied.example. 300 TXT "2"`)
-			same()
-			z := s.view.Load().zones[wire(t, "copied.example")]
-			if len(z.history) != 1 || len(z.history[0].added) == len(z.all()) {
-				t.Errorf("history %v", z.history)
-			}
-			got := askSecure(t, s.view.Load(), asker("x.wild.copied.example", dns.TypeTXT), signedAt)
-			if p := signer.prove(got); p.answer != "TXT RRSIG" || len(p.deniers) != 1 {
-				t.Errorf("after a change: %v", got)
-			}
-		})
-	}
-}
-
-// records prints all of a zone in order.
-func records(z *zone) (all []string) {
-	for _, rr := range z.whole() {
-		all = append(all, rr.String())
-	}
-	slices.Sort(all)
-	return all
-}
-
-// Of several chains that one is used whose parameters the apex has, and which is
-// whole.
-func TestPresignedChains(t *testing.T) {
-	nsec, _ := presignedText(t, chainNSEC)
-	nsec3, _ := presignedText(t, chainNSEC3)
-	param := fmt.Sprintf("signed.example. 0 IN NSEC3PARAM 1 0 %d %s\n", presignedIterations, strings.ToUpper(presignedSalt))
-	var withoutParam strings.Builder
-	for line := range strings.Lines(nsec3) {
-		if !strings.Contains(line, "\tNSEC3PARAM\t") {
-			withoutParam.WriteString(line)
-		}
-	}
-	hash := func(of string) string {
-		h := wire(t, of).hash()
-		return strings.ToLower(base32.HexEncoding.WithPadding(base32.NoPadding).EncodeToString(h[:]))
-	}
-	other := "signed.example. 0 IN NSEC3PARAM 1 0 0 -\n" + hash("signed.example.") + ".signed.example. 60 IN NSEC3 1 0 0 - " + hash("x.signed.example.") + " A\n"
-	for about, tt := range map[string]struct {
-		text  string
-		nsec3 bool
-		size  int
-	}{
-		"NSEC":                           {nsec, false, 14},
-		"NSEC3":                          {nsec3, true, 21},
-		"both":                           {nsec + nsec3, true, 21},
-		"both, of which one is not yet":  {nsec + withoutParam.String(), false, 14},
-		"parameters without a chain":     {nsec + "@ 0 NSEC3PARAM 1 0 7 -\n", false, 14},
-		"parameters spelled otherwise":   {withoutParam.String() + param, true, 21},
-		"parameters that are being made": {nsec + "@ 0 NSEC3PARAM 1 1 3 ab01\n" + withoutParam.String(), false, 14},
-		"another hash":                   {nsec + "@ 0 NSEC3PARAM 2 0 3 ab01\n" + withoutParam.String(), false, 14},
-		"two of NSEC3":                   {other + withoutParam.String(), true, 1},
-		"none":                           {withoutParam.String(), false, 0},
-	} {
-		z, err := loadZone(Zone{Name: "signed.example", Text: tt.text})
-		if err != nil {
-			t.Errorf("%s: %v", about, err)
-			continue
-		}
-		if p := z.presigned; (p.nsec3 != nil) != tt.nsec3 || len(p.chain) != tt.size {
-			t.Errorf("%s: NSEC3 %v, %d records", about, p.nsec3, len(p.chain))
-		}
-	}
-}
-
-// When signatures expire is a metric, and a warning once they have; they are given
-// out all the same.
-func TestPresignedExpiry(t *testing.T) {
-	var log bytes.Buffer
-	reg := prometheus.NewRegistry()
-	s, err := New(Config{Listen: []netip.AddrPort{{}}, Zones: testZones()}, slog.New(slog.NewTextHandler(&log, nil)), reg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer := newPresigner(t, "signed.example", chainNSEC)
-	set := func(expires time.Time) {
-		t.Helper()
-		signer.expires = uint32(expires.Unix())
-		if err := s.SetZones(append(testZones(), Zone{Name: "signed.example", Text: signer.sign(presignedPlain)})); err != nil {
-			t.Fatal(err)
-		}
-		if got := value(t, reg, metricExpiry); got != float64(expires.Unix()) {
-			t.Errorf("%v, want %v", got, expires.Unix())
-		}
-	}
-	set(time.Unix(1_000_000_000, 0))
-	if !strings.Contains(log.String(), "expired signatures") {
-		t.Errorf("log %s", log.String())
-	}
-	got := askSecure(t, s.view.Load(), asker(under("mail"), dns.TypeA), signedAt)
-	if len(got.Answer) != 2 {
-		t.Errorf("expired: %v", got)
-	}
-	log.Reset()
-	set(time.Now().Add(time.Hour))
-	if log.Len() > 0 {
-		t.Errorf("log %s", log.String())
-	}
-	if err := s.SetZones(testZones()); err != nil {
-		t.Fatal(err)
-	}
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		if f.GetName() == metricExpiry {
-			t.Errorf("left: %v", f)
 		}
 	}
 }

@@ -450,6 +450,8 @@ type ZoneStatus struct {
 	// Following is how a copy, or an alias of a name that is not steered, is kept up
 	// to date; nil for other zones.
 	Following *Following `json:"following,omitempty"`
+	// SignaturesExpire is when the first signature does of a zone that comes signed.
+	SignaturesExpire time.Time `json:"signatures_expire,omitzero"`
 }
 
 // PopStatus is a point of presence as answers see it.
@@ -480,6 +482,9 @@ func (s *Server) Status() Status {
 		}
 		if z.alias == "" || v.isAlias(z, z.name) {
 			each.Following = following[z.name]
+		}
+		if at := z.expires(); at != 0 {
+			each.SignaturesExpire = time.Unix(at, 0)
 		}
 		status.Zones = append(status.Zones, each)
 	}
