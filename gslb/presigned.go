@@ -232,7 +232,7 @@ func (z *zone) unsignable() error {
 func (s *Server) watchExpiry(before, zones map[name]*zone) {
 	for n, z := range before {
 		if z.expires() != 0 && zones[n].expires() == 0 {
-			s.m.expiry.DeleteLabelValues(canonical(n.String()))
+			s.m.expiry.DeleteLabelValues(n.label())
 		}
 	}
 	for n, z := range zones {
@@ -240,12 +240,15 @@ func (s *Server) watchExpiry(before, zones map[name]*zone) {
 		if z == before[n] || expires == 0 {
 			continue
 		}
-		s.m.expiry.WithLabelValues(canonical(n.String())).Set(float64(expires))
+		s.m.expiry.WithLabelValues(n.label()).Set(float64(expires))
 		if at := time.Unix(expires, 0); at.Before(time.Now()) {
 			s.log.Warn("zone has expired signatures, and is served as it is", "zone", n.String(), "source", z.source, "expired", at)
 		}
 	}
 }
+
+// label is the name as metrics have it.
+func (n name) label() string { return cmp.Or(canonical(n.String()), ".") }
 
 // expires is that of what a zone has come signed with, 0 without; also of nil.
 func (z *zone) expires() int64 {
