@@ -22,12 +22,12 @@ const versionTimeout = 5 * time.Second
 func machine(ctx context.Context, o options) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, %d cores, %s. Rounds: %d, of %s each, in turns. Measured on %s.\n",
-		processor(), runtime.NumCPU(), kernel(), o.rounds, o.length, time.Now().UTC().Format(time.DateOnly))
+		processor(), runtime.NumCPU(), kernel(), o.Rounds, o.Length, time.Now().UTC().Format(time.DateOnly))
 	tools := []struct {
 		name string
 		args []string
 	}{
-		{o.binary, []string{"version"}},
+		{o.Binary, []string{"version"}},
 		{"haproxy", []string{"-v"}},
 		{"nginx", []string{"-v"}},
 		{"caddy", []string{"version"}},

@@ -22,84 +22,56 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"anyedge/test/bench/rig"
+	"anyedge/test/program"
 )
 
-func main() {
-	if err := run(os.Args[1:], os.Stdout, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
-}
+func main() { program.Main("bench", run) }
 
 // options are the flags.
 type options struct {
-	binary    string
-	rounds    int
-	length    time.Duration
+	program.Comparison
 	scenarios []scenario
 	proxies   []rig.Kind
-	out       string
 }
 
 func parse(args []string, errOut io.Writer) (options, error) {
 	var o options
-	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.SetOutput(errOut)
-	flags.StringVar(&o.binary, "anyedge", "bin/anyedge", "the binary under test")
-	flags.IntVar(&o.rounds, "rounds", 5, "measurements of each proxy in each scenario, 1 to 99")
-	seconds := flags.Int("seconds", 4, "length of one measurement, 1 to 60")
-	only := flags.String("only", "", "scenarios, separated by commas (default all): "+strings.Join(names(), ","))
+	flags, parse := o.Flags("bench", "proxy in each scenario", 4, errOut)
+	only := flags.String("only", "", "scenarios, separated by commas (default all): "+program.Names(scenarios, scenario.String))
 	proxies := flags.String("proxies", "anyedge,haproxy,nginx,caddy", "who takes part")
-	flags.StringVar(&o.out, "out", "", "also write the table as Markdown to this file")
-	if err := flags.Parse(args); err != nil {
+	if err := parse(args); err != nil {
 		return o, err
 	}
-	if flags.NArg() > 0 {
-		return o, fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	}
-	if o.rounds < 1 || o.rounds > 99 || *seconds < 1 || *seconds > 60 {
-		return o, errors.New("--rounds must be 1 to 99, --seconds 1 to 60")
-	}
-	o.length = time.Duration(*seconds) * time.Second
 	for name := range strings.SplitSeq(*proxies, ",") {
 		o.proxies = append(o.proxies, rig.Kind(name))
 	}
 	var err error
-	o.scenarios, err = choose(*only)
+	o.scenarios, err = program.Choose(*only, scenarios, scenario.String)
 	return o, err
 }
 
-func run(args []string, out, errOut io.Writer) error {
+func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 	o, err := parse(args, errOut)
 	if err != nil {
 		return err
 	}
-	// A second signal does not cut the orderly end short, which is bounded: it
-	// would leave processes of the peers behind.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-
 	dir, err := os.MkdirTemp("", "anyedge-bench-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	r, err := rig.New(dir, o.binary)
+	r, err := rig.New(dir, o.Binary)
 	if err != nil {
 		return err
 	}
-	b := &bench{rig: r, dir: dir, length: o.length, progress: errOut}
+	b := &bench{rig: r, dir: dir, length: o.Length, progress: errOut}
 	results, err := b.all(ctx, o)
 	if err != nil {
 		return err
@@ -107,16 +79,12 @@ func run(args []string, out, errOut io.Writer) error {
 
 	facts := machine(ctx, o)
 	rows := table(o.scenarios, o.proxies, results)
-	fmt.Fprint(out, facts, "\n")
-	if err := writeText(out, rows); err != nil {
+	text, markdown := bytes.NewBufferString(facts+"\n"), new(bytes.Buffer)
+	if err := writeText(text, rows); err != nil {
 		return err
 	}
-	if o.out == "" {
-		return nil
-	}
-	var markdown bytes.Buffer
-	writeMarkdown(&markdown, facts, rows)
-	return os.WriteFile(o.out, markdown.Bytes(), 0o644)
+	writeMarkdown(markdown, facts, rows)
+	return program.Report(out, text.String(), o.Out, markdown.String())
 }
 
 // key names the measurements of one proxy in one scenario.
@@ -150,7 +118,7 @@ func (b *bench) all(ctx context.Context, o options) (map[key][]result, error) {
 	}
 	results := make(map[key][]result)
 	for _, s := range o.scenarios {
-		for round := range o.rounds {
+		for round := range o.Rounds {
 			for _, kind := range o.proxies {
 				res, err := b.once(ctx, s, kind, origin)
 				if ctx.Err() != nil {
@@ -209,20 +177,4 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-}
-
-// choose returns the scenarios of a comma-separated list, in the table's order.
-func choose(only string) ([]scenario, error) {
-	if only == "" {
-		return scenarios, nil
-	}
-	wanted := strings.Split(only, ",")
-	for _, w := range wanted {
-		if !slices.Contains(names(), w) {
-			return nil, fmt.Errorf("no scenario is called %q; there are %s", w, strings.Join(names(), ", "))
-		}
-	}
-	return slices.DeleteFunc(slices.Clone(scenarios), func(s scenario) bool {
-		return !slices.Contains(wanted, s.name)
-	}), nil
 }

@@ -45,13 +45,8 @@ var scenarios = []scenario{
 	{"idle", fmt.Sprintf("%d idle TLS connections", idleConnections), perConnection, 1, idle},
 }
 
-func names() []string {
-	var all []string
-	for _, s := range scenarios {
-		all = append(all, s.name)
-	}
-	return all
-}
+// String is its name.
+func (s scenario) String() string { return s.name }
 
 // load is what a load generator did.
 type load struct {

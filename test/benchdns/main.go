@@ -22,95 +22,57 @@ package main
 
 import (
 	"context"
-	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"slices"
-	"strings"
-	"syscall"
-	"time"
 
 	"anyedge/test/lab/dns"
+	"anyedge/test/program"
 )
 
-func main() {
-	if err := run(os.Args[1:], os.Stdout, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "benchdns:", err)
-		os.Exit(1)
-	}
-}
+func main() { program.Main("benchdns", run) }
 
 // options are the flags.
 type options struct {
-	binary  string
-	rounds  int
-	length  time.Duration
+	program.Comparison
 	servers []server
-	out     string
 }
 
 func parse(args []string, errOut io.Writer) (options, error) {
 	var o options
-	flags := flag.NewFlagSet("benchdns", flag.ContinueOnError)
-	flags.SetOutput(errOut)
-	flags.StringVar(&o.binary, "anyedge", "bin/anyedge", "the binary under test")
-	flags.IntVar(&o.rounds, "rounds", 5, "measurements of each server, 1 to 99")
-	seconds := flags.Int("seconds", 3, "length of one measurement, 1 to 60")
-	only := flags.String("only", "", "servers, separated by commas (default all): anyedge,gdnsd,knot,nsd,anyedge-xdp")
-	flags.StringVar(&o.out, "out", "", "also write the table as Markdown to this file")
-	if err := flags.Parse(args); err != nil {
+	flags, parse := o.Flags("benchdns", "server", 3, errOut)
+	only := flags.String("only", "", "servers, separated by commas (default all): "+program.Names(servers, server.String))
+	if err := parse(args); err != nil {
 		return o, err
 	}
-	if flags.NArg() > 0 {
-		return o, fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	}
-	if o.rounds < 1 || o.rounds > 99 || *seconds < 1 || *seconds > 60 {
-		return o, errors.New("--rounds must be 1 to 99, --seconds 1 to 60")
-	}
-	o.length = time.Duration(*seconds) * time.Second
-	o.servers = servers
-	if *only == "" {
-		return o, nil
-	}
-	o.servers = nil
-	for name := range strings.SplitSeq(*only, ",") {
-		at := slices.IndexFunc(servers, func(s server) bool { return s.name == name })
-		if at < 0 {
-			return o, fmt.Errorf("no server is called %q", name)
-		}
-		o.servers = append(o.servers, servers[at])
-	}
-	return o, nil
+	var err error
+	o.servers, err = program.Choose(*only, servers, server.String)
+	return o, err
 }
 
-func run(args []string, out, errOut io.Writer) error {
+func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 	o, err := parse(args, errOut)
 	if err != nil {
 		return err
 	}
-	// A second signal does not cut the orderly end short, which is bounded.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
 	dir, err := os.MkdirTemp("", "anyedge-benchdns-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	w, err := newWorld(dir, o.binary)
+	w, err := newWorld(dir, o.Binary)
 	if err != nil {
 		return err
 	}
 	results := make(map[string][]result)
-	if missing := dns.Missing(o.binary); missing != nil && slices.ContainsFunc(o.servers, func(s server) bool { return s.name == driver }) {
+	if missing := dns.Missing(o.Binary); missing != nil && slices.ContainsFunc(o.servers, func(s server) bool { return s.name == driver }) {
 		fmt.Fprintf(errOut, "%s is left out: it lacks %v\n", driver, missing)
 		o.servers = slices.DeleteFunc(slices.Clone(o.servers), func(s server) bool { return s.name == driver })
 	}
-	for round := range o.rounds {
+	for round := range o.Rounds {
 		for _, s := range o.servers {
-			r, err := w.measure(ctx, s, o.length)
+			r, err := w.measure(ctx, s, o.Length)
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
@@ -122,9 +84,5 @@ func run(args []string, out, errOut io.Writer) error {
 		}
 	}
 	table := report(o, results)
-	fmt.Fprint(out, table)
-	if o.out == "" {
-		return nil
-	}
-	return os.WriteFile(o.out, []byte(table), 0o644)
+	return program.Report(out, table, o.Out, table)
 }

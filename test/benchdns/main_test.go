@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"anyedge/test/program"
+
 	"github.com/miekg/dns"
 )
 
@@ -41,7 +43,7 @@ func TestParse(t *testing.T) {
 }
 
 func TestReport(t *testing.T) {
-	o := options{servers: servers[:3], rounds: 3, length: time.Second}
+	o := options{Comparison: program.Comparison{Rounds: 3, Length: time.Second}, servers: servers[:3]}
 	results := map[string][]result{
 		anyedge: {{rate: 1000, cost: 4}, {rate: 3000, cost: 5.5}, {rate: 2000, cost: 9}},
 		"gdnsd": {{cost: 5}, {cost: 4}, {cost: 6}},

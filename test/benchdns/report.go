@@ -25,7 +25,7 @@ func report(o options, results map[string][]result) string {
 	var b strings.Builder
 	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease") // a report without it is one too
 	fmt.Fprintf(&b, "%d cores, Linux %s, %s. Rounds: %d, of %s each, in turns. dnsperf, %d sockets. Measured on %s.\n\n",
-		runtime.NumCPU(), strings.TrimSpace(string(kernel)), runtime.Version(), o.rounds, o.length, sockets, time.Now().UTC().Format(time.DateOnly))
+		runtime.NumCPU(), strings.TrimSpace(string(kernel)), runtime.Version(), o.Rounds, o.Length, sockets, time.Now().UTC().Format(time.DateOnly))
 	b.WriteString("| server | queries/s | CPU per query | least to most | lost | ratio | bar |\n| :--- | ---: | ---: | ---: | ---: | ---: | :--- |\n")
 	best, bestName := math.Inf(1), ""
 	for _, s := range o.servers {

@@ -28,6 +28,9 @@ type server struct {
 	command func(dir, binary string) (tool string, args []string)
 }
 
+// String is its name.
+func (s server) String() string { return s.name }
+
 const anyedge = "anyedge"
 
 // Every server has a loopback address of its own, and this port. They lie below

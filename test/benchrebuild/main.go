@@ -30,14 +30,13 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"os/signal"
 	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"anyedge/internal/daemon"
+	"anyedge/test/program"
 )
 
 // The bars.
@@ -48,13 +47,9 @@ const (
 )
 
 func main() {
-	// A second signal does not cut the orderly end short, which is bounded.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "benchrebuild:", err)
-		os.Exit(1)
-	}
+	program.Main("benchrebuild", func(ctx context.Context, args []string, out, errOut io.Writer) error {
+		return run(ctx, args, os.Stdin, out, errOut)
+	})
 }
 
 // options are the flags.
@@ -149,11 +144,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	}
 	fmt.Fprintf(errOut, "while serving: %v\n", serving)
 	table := render(o, alone, serving, quiet, busy)
-	fmt.Fprint(out, table)
-	if o.out == "" {
-		return nil
-	}
-	return os.WriteFile(o.out, []byte(table), 0o644)
+	return program.Report(out, table, o.out, table)
 }
 
 // part is a child process that speaks JSON lines.

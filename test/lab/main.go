@@ -22,7 +22,6 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"os/signal"
 	"strconv"
 	"strings"
 	"syscall"
@@ -32,23 +31,7 @@ import (
 	"anyedge/test/lab/topology"
 )
 
-func main() {
-	// Taking a lab down must not be cut short by a second signal: it is bounded.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	if len(os.Args) == 3 && os.Args[1] == edge.ReapCommand {
-		signal.Ignore(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-		if err := edge.Reap(os.Args[2], os.Stdin); err != nil {
-			fmt.Fprintln(os.Stderr, "lab: clean up:", err)
-			os.Exit(1)
-		}
-		return
-	}
-	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "lab:", err)
-		os.Exit(1)
-	}
-}
+func main() { edge.Main("lab", run) }
 
 // downTimeout bounds the end of a lab.
 const downTimeout = 20 * time.Second

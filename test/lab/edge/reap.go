@@ -3,22 +3,40 @@ package edge
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"syscall"
 	"time"
+
+	"anyedge/test/program"
 )
 
-// ReapCommand is the first argument of a program that has been started to reap:
+// reapCommand is the first argument of a program that has been started to reap:
 // see [StartReaper].
-const ReapCommand = "reap"
+const reapCommand = "reap"
 
 // reapTimeout bounds the end of a lab.
 const reapTimeout = 20 * time.Second
 
-// StartReaper starts the calling program once more, with the arguments "reap" and
-// the prefix, in a session of its own. That process has to call [Reap]: it
+// Main is [program.Main] for a program that calls [StartReaper].
+func Main(name string, run program.Run) {
+	program.Main(name, func(ctx context.Context, args []string, out, errOut io.Writer) error {
+		if len(args) != 2 || args[0] != reapCommand {
+			return run(ctx, args, out, errOut)
+		}
+		signal.Ignore(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+		if err := Reap(args[1], os.Stdin); err != nil {
+			return fmt.Errorf("clean up: %w", err)
+		}
+		return nil
+	})
+}
+
+// StartReaper starts the calling program once more, to reap the prefix, in a
+// session of its own. The caller's main function is [Main]: there that process
 // takes the lab away when the caller dies, however that happens, unless the
 // caller has said that it is done.
 func StartReaper(prefix string) (done func(), err error) {
@@ -32,7 +50,7 @@ func StartReaper(prefix string) (done func(), err error) {
 		return nil, err
 	}
 	defer read.Close()
-	cmd := exec.Command(program, ReapCommand, prefix)
+	cmd := exec.Command(program, reapCommand, prefix)
 	cmd.Stdin, cmd.Stderr = read, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {

@@ -21,11 +21,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"anyedge/test/lab/edge"
@@ -33,22 +31,7 @@ import (
 	"anyedge/test/lab/vrrp"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	if len(os.Args) == 3 && os.Args[1] == edge.ReapCommand {
-		signal.Ignore(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-		if err := edge.Reap(os.Args[2], os.Stdin); err != nil {
-			fmt.Fprintln(os.Stderr, "failover: clean up:", err)
-			os.Exit(1)
-		}
-		return
-	}
-	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "failover:", err)
-		os.Exit(1)
-	}
-}
+func main() { edge.Main("failover", run) }
 
 // bench is one call of the command.
 type bench struct {
