@@ -1,9 +1,7 @@
 package bgp
 
 import (
-	"errors"
 	"fmt"
-	"maps"
 	"slices"
 )
 
@@ -26,24 +24,6 @@ type Action struct {
 // operator, and to the communities that the upstream publishes. It is resolved
 // into announcements before they are Set, for one neighbor or for all.
 type Actions map[string]Action
-
-// Check reports everything that is wrong with the table.
-func (t Actions) Check() error {
-	var errs []error
-	for _, name := range slices.Sorted(maps.Keys(t)) {
-		a := t[name]
-		if name == "" {
-			errs = append(errs, errors.New("actions: a name is empty"))
-		}
-		if a.Prepend < 0 || a.Prepend > maxPrepend {
-			errs = append(errs, fmt.Errorf("actions[%s].prepend: %d is not within 0 to %d", name, a.Prepend, maxPrepend))
-		}
-		if err := checkCommunities(a.Communities, a.LargeCommunities, a.ExtendedCommunities); err != nil {
-			errs = append(errs, fmt.Errorf("actions[%s]: %w", name, err))
-		}
-	}
-	return errors.Join(errs...)
-}
 
 // Apply returns a with the named actions, one after the other. More prepending
 // than a route may have is cut off at 16. a itself is not changed.

@@ -73,9 +73,6 @@ func (n *Notifier) Reloading() error {
 // Stopping says that the orderly end has begun.
 func (n *Notifier) Stopping() error { return n.send("STOPPING=1") }
 
-// Status shows one line for people.
-func (n *Notifier) Status(status string) error { return n.send(statusLine(status)) }
-
 // Watchdog says that the process is alive, at half the time the service manager
 // allows, for as long as alive returns true. When it does not, the service
 // manager restarts the process. It blocks until ctx ends and returns nil; when

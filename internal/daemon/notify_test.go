@@ -67,7 +67,6 @@ func TestNotify(t *testing.T) {
 				want string
 			}{
 				{func() error { return n.Ready("serving\nREADY=0") }, "READY=1\nSTATUS=serving READY=0"},
-				{func() error { return n.Status("withdrawn") }, "STATUS=withdrawn"},
 				{n.Stopping, "STOPPING=1"},
 			} {
 				if err := tt.say(); err != nil {

@@ -49,9 +49,6 @@ const (
 	Shed Level = "shed" // from ShedAt on
 )
 
-// Levels lists every level, from the emptiest on.
-func Levels() []Level { return []Level{OK, Warn, Shed} }
-
 // LevelOf returns the level of a use.
 func LevelOf(u Usage) Level {
 	switch used := u.Utilization(); {

@@ -37,9 +37,6 @@ func TestUtilizationAndLevel(t *testing.T) {
 			t.Errorf("level of %v/%v = %v, want %v", tt.used, tt.ceiling, got, tt.level)
 		}
 	}
-	if !slices.Equal(Levels(), []Level{OK, Warn, Shed}) {
-		t.Errorf("levels: %v", Levels())
-	}
 }
 
 func TestFits(t *testing.T) {

@@ -37,14 +37,11 @@ func Outcomes() []Outcome {
 // String returns the outcome in lower case, with underscores.
 func (o Outcome) String() string { return outcomes[o] }
 
-// Versions lists the versions of TLS that a [Terminator] speaks.
-func Versions() []uint16 { return []uint16{tls.VersionTLS12, tls.VersionTLS13} }
-
 // Counters count handshakes and session tickets, from zero upwards. The zero
 // value is ready for use. All methods may be called by several goroutines; the
 // counts are not a snapshot of one instant.
 type Counters struct {
-	full, resumed [2]atomic.Uint64 // by version, as in Versions
+	full, resumed [2]atomic.Uint64 // TLS 1.2, TLS 1.3
 	tickets       [len(outcomes)]atomic.Uint64
 }
 
