@@ -29,6 +29,8 @@
 //	format:"name"         name, host or domain: see isName, isHost, isDomain
 //	file:"secret"         a path; secret files must be closed to other users
 //	file:"state"          a secret file that the process writes; it may be missing
+//	restart:"change"      a running process does not take a change: see FixedKeys
+//	restart:"presence"    nor that the key comes or goes
 //
 // Rules that relate fields to each other are Go code, one file per kind. The
 // JSON Schemas in schema/ are generated from the structs, tags and comments.

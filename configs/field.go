@@ -22,7 +22,14 @@ type field struct {
 	required bool
 	format   string // name, host, domain or owner
 	file     string // secret or public; empty for what is no path
+	restart  string // restartOnChange or restartOnPresence; empty if a reload takes every change
 }
+
+// What a restart tag can say.
+const (
+	restartOnChange   = "change"
+	restartOnPresence = "presence"
+)
 
 // fieldsOf returns the fields of a config struct. It panics on a struct that
 // this package did not write with care: a missing yaml tag or a bad range.
@@ -41,6 +48,7 @@ func (d *document) fieldsOf(t reflect.Type) []field {
 			required: sf.Tag.Get("required") == "true",
 			format:   sf.Tag.Get("format"),
 			file:     sf.Tag.Get("file"),
+			restart:  sf.Tag.Get("restart"),
 		}
 		if f.key == "" {
 			panic(fmt.Sprintf("configs: %v.%s has no yaml tag", t, sf.Name))

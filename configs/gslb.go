@@ -5,11 +5,11 @@ import "net/netip"
 // GSLB is the config of one DNS node, read by "anyedge gslb".
 type GSLB struct {
 	// Node says who this node is. Pop, Region and place are optional here.
-	Node Node `yaml:"node"`
+	Node Node `yaml:"node" restart:"change"`
 	// Fleet says where reports and drains come from.
-	Fleet Fleet `yaml:"fleet"`
+	Fleet Fleet `yaml:"fleet" restart:"change"`
 	// Listen are the addresses served, each over UDP and TCP. At least one.
-	Listen []netip.AddrPort `yaml:"listen" required:"true"`
+	Listen []netip.AddrPort `yaml:"listen" required:"true" restart:"change"`
 	// Encrypted serves DNS over TLS and over HTTPS too. Default: neither.
 	Encrypted *EncryptedDNS `yaml:"encrypted"`
 	// NSID identifies this server to who asks for it (RFC 5001), also as id.server and
@@ -20,16 +20,16 @@ type GSLB struct {
 	// one address share it. Default: a random secret from start to stop.
 	CookieFile string `yaml:"cookie_file" file:"secret"`
 	// RateLimit bounds equal answers over UDP. Default: no limit.
-	RateLimit *DNSRateLimit `yaml:"rate_limit"`
+	RateLimit *DNSRateLimit `yaml:"rate_limit" restart:"change"`
 	// XDP answers usual queries in the network driver. Default: the sockets answer all.
-	XDP *DNSXDP `yaml:"xdp"`
+	XDP *DNSXDP `yaml:"xdp" restart:"change"`
 	// Keys sign messages between servers (TSIG, RFC 8945).
 	Keys []DNSKey `yaml:"keys"`
 	// Resolvers are asked for the addresses of aliases, the first that answers. Needed
 	// for aliases of names that are not steered. All of them are asked, over TCP, for
 	// the DS records of signed zones, without which rollovers wait for "anyedge dnssec
 	// seen"; so the way to them must be trusted.
-	Resolvers []netip.AddrPort `yaml:"resolvers"`
+	Resolvers []netip.AddrPort `yaml:"resolvers" restart:"change"`
 	// Zones are served from standard zone files (RFC 1035 section 5), or as copies
 	// of other servers' zones. At least one.
 	Zones []Zone `yaml:"zones" required:"true"`
@@ -46,7 +46,7 @@ type GSLB struct {
 	// Steering is how measured latency and load decide.
 	Steering Steering `yaml:"steering"`
 	// Admin is the operator's API. Default address 127.0.0.1:8601.
-	Admin Admin `yaml:"admin"`
+	Admin Admin `yaml:"admin" restart:"change"`
 	// Log is the form and level of log lines.
 	Log Log `yaml:"log"`
 }
@@ -64,9 +64,9 @@ type Geo struct {
 // EncryptedDNS is DNS over TLS (RFC 7858) and over HTTPS (RFC 8484).
 type EncryptedDNS struct {
 	// DoT are the addresses of DNS over TLS, usually of port 853.
-	DoT []netip.AddrPort `yaml:"dot"`
+	DoT []netip.AddrPort `yaml:"dot" restart:"change"`
 	// DoH are the addresses of DNS over HTTPS; the path is /dns-query.
-	DoH []netip.AddrPort `yaml:"doh"`
+	DoH []netip.AddrPort `yaml:"doh" restart:"change"`
 	// CertFile is the certificate and its chain, in PEM; read again on reload.
 	CertFile string `yaml:"cert_file" required:"true" file:"public"`
 	// KeyFile is its key, in PEM.

@@ -5,9 +5,9 @@ import "net/netip"
 // Pop is the config of one node of a point of presence, read by "anyedge pop".
 type Pop struct {
 	// Node says who and where this node is.
-	Node Node `yaml:"node"`
+	Node Node `yaml:"node" restart:"change"`
 	// Fleet says where shared state lives.
-	Fleet Fleet `yaml:"fleet"`
+	Fleet Fleet `yaml:"fleet" restart:"change"`
 	// Listeners are the sockets that serve clients. At least one.
 	Listeners []Listener `yaml:"listeners" required:"true"`
 	// TLS holds what every TLS listener shares.
@@ -18,22 +18,22 @@ type Pop struct {
 	// Pools are named sets of backends. At least one.
 	Pools []Pool `yaml:"pools" required:"true"`
 	// BGP announces the service prefixes. Without it nothing is announced.
-	BGP *BGP `yaml:"bgp"`
+	BGP *BGP `yaml:"bgp" restart:"presence"`
 	// VRRP keeps service addresses on one node of a small PoP whose routers do not
 	// speak BGP, in place of bgp.
-	VRRP []VRRP `yaml:"vrrp"`
+	VRRP []VRRP `yaml:"vrrp" restart:"change"`
 	// Health says when the node counts as able to serve.
-	Health Health `yaml:"health"`
+	Health Health `yaml:"health" restart:"change"`
 	// Guard bounds how much of the fleet may withdraw at once.
-	Guard Guard `yaml:"guard"`
+	Guard Guard `yaml:"guard" restart:"change"`
 	// Drain is the pace at which a node is taken out of service.
 	Drain Drain `yaml:"drain"`
 	// Measure says what is measured about clients, for the DNS nodes to steer by.
-	Measure Measure `yaml:"measure"`
+	Measure Measure `yaml:"measure" restart:"change"`
 	// Worker bounds the worker process.
 	Worker Worker `yaml:"worker"`
 	// Admin is the operator's API.
-	Admin Admin `yaml:"admin"`
+	Admin Admin `yaml:"admin" restart:"change"`
 	// Log is the form and level of log lines on standard error.
 	Log Log `yaml:"log"`
 }
@@ -154,7 +154,7 @@ type TLS struct {
 	// ClientCAFile asks clients for a certificate of these authorities.
 	ClientCAFile string `yaml:"client_ca_file" file:"public"`
 	// Tickets is the schedule of shared session ticket keys.
-	Tickets Tickets `yaml:"tickets"`
+	Tickets Tickets `yaml:"tickets" restart:"change"`
 }
 
 // Certificate is a PEM pair on disk.
@@ -309,9 +309,9 @@ type PoolHealth struct {
 // BGP announces the service prefixes to upstream routers.
 type BGP struct {
 	// ASN is this node's autonomous system number.
-	ASN uint32 `yaml:"asn" required:"true"`
+	ASN uint32 `yaml:"asn" required:"true" restart:"change"`
 	// RouterID is an IPv4 address unique among the node's peers (RFC 6286).
-	RouterID netip.Addr `yaml:"router_id" required:"true"`
+	RouterID netip.Addr `yaml:"router_id" required:"true" restart:"change"`
 	// Prefixes are announced while the node can serve.
 	Prefixes []netip.Prefix `yaml:"prefixes" required:"true"`
 	// NextHop is the address upstreams forward to, per family.
@@ -486,9 +486,9 @@ type Admin struct {
 // Log is the form and level of log lines.
 type Log struct {
 	// Level is debug, info (default), warn or error.
-	Level string `yaml:"level" default:"info" enum:"debug info warn error"`
+	Level string `yaml:"level" default:"info" enum:"debug info warn error" restart:"change"`
 	// Format is text (default) or json.
-	Format string `yaml:"format" default:"text" enum:"text json"`
+	Format string `yaml:"format" default:"text" enum:"text json" restart:"change"`
 	// Requests writes one line per request, or DNS query. Default false.
 	Requests bool `yaml:"requests"`
 }

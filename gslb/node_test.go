@@ -306,6 +306,7 @@ func TestReloadTakesAllOrNothing(t *testing.T) {
 		{"another address", "gslb.yaml", strings.Replace(nodeConfig, ":5310", ":5311", 1), "listen changed: that needs a restart"},
 		{"another store", "gslb.yaml", strings.Replace(nodeConfig, "report_ttl: 1m", "report_ttl: 2m", 1), "fleet changed: that needs a restart"},
 		{"a limit", "gslb.yaml", nodeConfig + "rate_limit: {responses: 5}\n", "rate_limit changed: that needs a restart"},
+		{"more log lines", "gslb.yaml", nodeConfig + "log: {level: debug}\n", "log.level changed: that needs a restart"},
 		{"cookies of no secret", "gslb.yaml", nodeConfig + "cookie_file: edge.zone\n", "edge.zone:1: not a secret"},
 		{"an encrypted transport without certificate", "gslb.yaml", nodeConfig + "encrypted: {dot: [\"127.0.0.1:5311\"], cert_file: no, key_file: no}\n", "encrypted"},
 		{"a name over an alias", "edge.zone", nodeZone + "www IN CNAME mail\n", "www.edge.example"},

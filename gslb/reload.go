@@ -2,10 +2,6 @@ package gslb
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"net/netip"
-	"reflect"
 	"time"
 
 	"anyedge/configs"
@@ -66,7 +62,7 @@ func (n *Node) reload() error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if err := restartNeeded(n.cfg, cfg); err != nil {
+	if err := configs.RestartNeeded(n.cfg, cfg); err != nil {
 		return err
 	}
 	in := n.tableInput(cfg, clients, time.Now())
@@ -110,32 +106,4 @@ func (n *Node) reload() error {
 	}
 	n.planning.changed()
 	return nil
-}
-
-// restartNeeded says which changed keys a running node cannot take.
-func restartNeeded(old, cfg *configs.GSLB) error {
-	var errs []error
-	fixed := func(key string, a, b any) {
-		if !reflect.DeepEqual(a, b) {
-			errs = append(errs, fmt.Errorf("%s changed: that needs a restart", key))
-		}
-	}
-	fixed("fleet", old.Fleet, cfg.Fleet)
-	fixed("listen", old.Listen, cfg.Listen)
-	fixed("admin", old.Admin, cfg.Admin)
-	fixed("resolvers", old.Resolvers, cfg.Resolvers)
-	fixed("xdp", old.XDP, cfg.XDP)
-	fixed("rate_limit", old.RateLimit, cfg.RateLimit)
-	fixed("log", old.Log, cfg.Log)
-	dot := func(c *configs.GSLB) (dot, doh []netip.AddrPort) {
-		if c.Encrypted == nil {
-			return nil, nil
-		}
-		return c.Encrypted.DoT, c.Encrypted.DoH
-	}
-	oldDoT, oldDoH := dot(old)
-	newDoT, newDoH := dot(cfg)
-	fixed("encrypted.dot", oldDoT, newDoT)
-	fixed("encrypted.doh", oldDoH, newDoH)
-	return errors.Join(errs...)
 }

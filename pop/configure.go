@@ -145,7 +145,7 @@ func (c *configurator) refused(err error) {
 }
 
 func (c *configurator) adopt(ctx context.Context, cfg *configs.Pop) error {
-	if err := restartNeeded(c.cfg, cfg); err != nil {
+	if err := configs.RestartNeeded(c.cfg, cfg); err != nil {
 		return err
 	}
 	files, err := readMaterial(cfg)
@@ -191,32 +191,6 @@ func (c *configurator) door(l configs.Listener) netip.AddrPort {
 	c.look.Lock()
 	defer c.look.Unlock()
 	return c.open.door(l)
-}
-
-// restartNeeded says which changed keys a running agent cannot take.
-func restartNeeded(old, cfg *configs.Pop) error {
-	var errs []error
-	fixed := func(key string, a, b any) {
-		if !reflect.DeepEqual(a, b) {
-			errs = append(errs, fmt.Errorf("%s changed: that needs a restart of the agent", key))
-		}
-	}
-	fixed("node", old.Node, cfg.Node)
-	fixed("fleet", old.Fleet, cfg.Fleet)
-	fixed("admin", old.Admin, cfg.Admin)
-	fixed("bgp", old.BGP == nil, cfg.BGP == nil)
-	if old.BGP != nil && cfg.BGP != nil {
-		fixed("bgp.asn", old.BGP.ASN, cfg.BGP.ASN)
-		fixed("bgp.router_id", old.BGP.RouterID, cfg.BGP.RouterID)
-	}
-	fixed("vrrp", old.VRRP, cfg.VRRP)
-	fixed("health", old.Health, cfg.Health)
-	fixed("guard", old.Guard, cfg.Guard)
-	fixed("measure", old.Measure, cfg.Measure)
-	fixed("tls.tickets", old.TLS.Tickets, cfg.TLS.Tickets)
-	fixed("log.level", old.Log.Level, cfg.Log.Level)
-	fixed("log.format", old.Log.Format, cfg.Log.Format)
-	return errors.Join(errs...)
 }
 
 // update takes what the fleet says now. It sends the worker a new state only

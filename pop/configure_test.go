@@ -191,11 +191,11 @@ func TestRestartNeeded(t *testing.T) {
 		"judge":          {[]string{"bgp:", "health: {hold_down: 30s}\nbgp:"}, "health"},
 		"guard":          {[]string{"bgp:", "guard: {min_pops: 2}\nbgp:"}, "guard"},
 		"tickets":        {[]string{"bgp:", "tls: {tickets: {rotate: 2h}}\nbgp:"}, "tls.tickets"},
-		"log":            {[]string{"bgp:", "log: {level: debug, format: json}\nbgp:"}, "log.level log.format"},
-		"several at one": {[]string{"fra-1", "fra-2", "asn: 64512", "asn: 64513"}, "node bgp.asn"},
+		"log":            {[]string{"bgp:", "log: {level: debug, format: json}\nbgp:"}, "log.format log.level"},
+		"several at one": {[]string{"fra-1", "fra-2", "asn: 64512", "asn: 64513"}, "bgp.asn node"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := restartNeeded(old, parse(t, testConfig, tc.replace...))
+			err := configs.RestartNeeded(old, parse(t, testConfig, tc.replace...))
 			var keys []string
 			if err != nil {
 				for line := range strings.Lines(err.Error()) {

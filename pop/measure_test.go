@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
+	"anyedge/configs"
 	"anyedge/gslb/steer/rtt"
 	"anyedge/internal/fleet"
 	"anyedge/internal/fleet/fleettest"
@@ -328,7 +329,7 @@ func TestMeasuringIsConfigured(t *testing.T) {
 		if got := buildSnapshot(cfg, &material{}, nil, nil).MeasureRTT; got != want {
 			t.Errorf("%q: measures %v", text, got)
 		}
-		if err := restartNeeded(parse(t, testConfig), cfg); (err != nil) != (text != "") {
+		if err := configs.RestartNeeded(parse(t, testConfig), cfg); (err != nil) != (text != "") {
 			t.Errorf("%q: %v", text, err)
 		}
 	}

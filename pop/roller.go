@@ -309,7 +309,7 @@ func (o *roller) resume(ctx context.Context, started *configs.Pop) *configs.Pop 
 	var before *configs.Pop
 	err = o.giveUp(ctx, func(_ context.Context, cfg *configs.Pop) error {
 		before = cfg
-		return restartNeeded(started, cfg)
+		return configs.RestartNeeded(started, cfg)
 	})
 	if err != nil {
 		o.log.Error("the config before the rollout cannot be begun with, retrying once the node serves", "error", err)

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"anyedge/configs"
 	"anyedge/internal/fleet"
 	"anyedge/pop/vrrp"
 )
@@ -143,7 +144,7 @@ func TestVirtualRoutersOfAConfig(t *testing.T) {
 	if _, err := newVirtualRouters(cfg.VRRP, log, nil); err == nil || !strings.Contains(err.Error(), "vrrp[0]: ") {
 		t.Errorf("a bad one: %v", err)
 	}
-	if err := restartNeeded(parse(t, testConfig, smallPop...), cfg); err == nil || !strings.Contains(err.Error(), "vrrp changed") {
+	if err := configs.RestartNeeded(parse(t, testConfig, smallPop...), cfg); err == nil || !strings.Contains(err.Error(), "vrrp changed") {
 		t.Errorf("changed while running: %v", err)
 	}
 }

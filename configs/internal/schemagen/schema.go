@@ -146,12 +146,21 @@ func (s *source) structSchema(name string, defs object) (object, error) {
 	return out, nil
 }
 
+// restartNotes says what a restart tag means.
+var restartNotes = map[string]string{
+	"change":   "A change needs a restart.",
+	"presence": "To add it or to take it away needs a restart.",
+}
+
 func (s *source) fieldSchema(f fieldDecl, defs object) (object, error) {
 	out, err := s.typeSchema(f.typ, defs)
 	if err != nil {
 		return nil, err
 	}
 	out["description"] = f.doc
+	if note := restartNotes[f.tag.Get("restart")]; note != "" {
+		out["description"] = f.doc + " " + note
+	}
 	_, isRef := out["$ref"]
 	element := out // what enum applies to
 	if items, ok := out["items"].(object); ok {
