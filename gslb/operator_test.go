@@ -2,6 +2,7 @@ package gslb
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -87,6 +88,16 @@ func TestReloadReadsKeysAgain(t *testing.T) {
 	}
 	if k := n.Node.server.ring()["copy.example."]; string(k.Secret) != "a secret of sixteen octets" {
 		t.Errorf("half of a refused reload is in force: %+v", k)
+	}
+}
+
+func TestReloadTurnsTheQueryLogOn(t *testing.T) {
+	n := newTestNode(t, fleet.NewMemory(), nil, nodeConfig)
+	for _, on := range []bool{true, false} {
+		n.write("gslb.yaml", nodeConfig+fmt.Sprintf("log: {requests: %t}\n", on))
+		if err := n.Reload(t.Context()); err != nil || n.Node.server.logQueries.Load() != on {
+			t.Errorf("%t: %t, %v", on, n.Node.server.logQueries.Load(), err)
+		}
 	}
 }
 

@@ -24,7 +24,7 @@ func (r *request) transport() string {
 // logQuery writes the line of a query, if Config.LogQueries asks for one. steered
 // is the decision in the answer, nil if there is none.
 func (s *Server) logQuery(req request, answer []byte, steered *steer.Reply) {
-	if !s.cfg.LogQueries {
+	if !s.logQueries.Load() {
 		return
 	}
 	line := []any{"client", req.from, "transport", req.transport()}

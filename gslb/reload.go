@@ -97,6 +97,7 @@ func (n *Node) reload() error {
 	}
 	n.keys.set(keys)
 	n.server.SetIdentity(cfg.NSID, secrets)
+	n.server.SetLogQueries(cfg.Log.Requests)
 	if certificate != nil {
 		n.certificate.Store(certificate)
 	}

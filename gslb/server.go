@@ -115,7 +115,7 @@ type Server struct {
 	viewed     chan struct{} // of capacity 1: there is another view
 	limiter    *limiter      // nil if nothing is limited
 	asked      sampledQueries
-	refused    atomic.Int64  // when the last line about a stranger was written, in Unix nanoseconds
+	refused    atomic.Int64 // when the last line about a stranger was written, in Unix nanoseconds
 
 	mu       sync.Mutex // held while a view is built
 	identity identity
@@ -128,7 +128,8 @@ type Server struct {
 	kernel      kernel
 	kernelError string
 
-	view atomic.Pointer[view]
+	view       atomic.Pointer[view]
+	logQueries atomic.Bool
 
 	ordinary sync.Once // tells that the readers have no real-time priority
 
@@ -166,6 +167,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Server, erro
 		limiter:  newLimiter(cfg.RateLimit, time.Now()),
 	}
 	s.keys.Store(&keys)
+	s.logQueries.Store(cfg.LogQueries)
 	s.signatures = newSignatures(s.m)
 	s.identity.set(cfg.NSID, cfg.CookieSecrets)
 	s.recall(cfg.Zones, zones)
@@ -286,6 +288,9 @@ func (s *Server) SetIdentity(nsid string, secrets []CookieSecret) {
 	v.identity = s.identity
 	s.view.Store(&v)
 }
+
+// SetLogQueries turns the lines of Config.LogQueries on or off.
+func (s *Server) SetLogQueries(on bool) { s.logQueries.Store(on) }
 
 func (s *Server) setView(zones map[name]*zone, table *steer.Table) error {
 	v, err := newView(visible(zones), table, s.aliased, s.view.Load())

@@ -103,7 +103,7 @@ func (r *udpReader) answer(b *batch, i int) {
 			r.asked.note(r.askClient(from), &fast.reply)
 		}
 		b.answer(i, answer)
-		if r.cfg.LogQueries {
+		if r.logQueries.Load() {
 			r.logFast(req, answer, fast)
 		}
 		return
