@@ -53,10 +53,10 @@ var allowed = map[string][]string{
 	"gslb/steer":  {"internal/cidr"},
 	"gslb/xdp":    {"gslb/steer"}, // knows decisions, but neither views nor zones
 	// What is decided off the query path; the table takes what comes of it.
-	"gslb/steer/assign":  {},
+	"gslb/steer/assign":  {"internal/cidr"},
 	"gslb/steer/planner": {"gslb/steer", "gslb/steer/assign", "gslb/steer/rtt", "internal/cidr"},
-	"gslb/steer/rtt":     {},
-	"gslb/steer/world":   {"gslb/steer/assign"},
+	"gslb/steer/rtt":     {"internal/cidr"},
+	"gslb/steer/world":   {"gslb/steer/assign", "internal/cidr"},
 
 	"origin":      {"internal/health"},
 	"origin/demo": {},

@@ -49,9 +49,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net/netip"
 	"slices"
 	"time"
+
+	"anyedge/internal/cidr"
 )
 
 // Never is the cost of a PoP that a client network must not be given.
@@ -76,7 +77,7 @@ type Problem struct {
 	// place share a row.
 	Rows [][]int32
 	// Clients are the client networks. Prefixes are masked, unique and sorted by
-	// netip.Prefix.Compare.
+	// cidr.Prefix.Compare.
 	Clients []Client
 	// Target is the share of a ceiling to be used: above 0, at most 1. Zero means
 	// DefaultTarget.
@@ -103,7 +104,7 @@ type Pop struct {
 
 // Client is a client network.
 type Client struct {
-	Prefix netip.Prefix
+	Prefix cidr.Prefix
 	// Demand is what it asks for, in any unit that Pop.Ceiling shares; a mean
 	// request rate, say. Without demand it still gets a PoP.
 	Demand float64

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"anyedge/internal/cidr"
 )
 
 // spherical makes a problem with places on a sphere: pops of unequal size, and
@@ -46,7 +48,7 @@ func spherical(seed uint64, pops, rows, clients int, spare float64) Problem {
 	for i := range clients {
 		var b [4]byte
 		binary.BigEndian.PutUint32(b[:], 1<<24+uint32(i)<<8)
-		c := Client{Prefix: netip.PrefixFrom(netip.AddrFrom4(b), 24), Demand: math.Exp(2 * r.NormFloat64()), Row: int32(r.IntN(rows))}
+		c := Client{Prefix: cidr.From(netip.PrefixFrom(netip.AddrFrom4(b), 24)), Demand: math.Exp(2 * r.NormFloat64()), Row: int32(r.IntN(rows))}
 		total += c.Demand
 		p.Clients = append(p.Clients, c)
 	}
@@ -155,7 +157,7 @@ func TestGainBelowTheHysteresisMovesNobody(t *testing.T) {
 	p := Problem{
 		Pops:    []Pop{{Name: "a", Ceiling: 10}, {Name: "b", Ceiling: 10}},
 		Rows:    [][]int32{{10_000, 12_000}},
-		Clients: []Client{{netip.MustParsePrefix("192.0.2.0/24"), 1, 0}},
+		Clients: []Client{{cidr.MustParse("192.0.2.0/24"), 1, 0}},
 		MoveCap: 1, Hysteresis: 3 * time.Millisecond,
 	}
 	plan := mustSolve(t, p, nil)
@@ -331,7 +333,7 @@ func TestMalformedProblems(t *testing.T) {
 		return Problem{
 			Pops:    []Pop{{Name: "a", Ceiling: 1}, {Name: "b", Ceiling: 1}},
 			Rows:    [][]int32{{1, 2}},
-			Clients: []Client{{netip.MustParsePrefix("192.0.2.0/24"), 1, 0}},
+			Clients: []Client{{cidr.MustParse("192.0.2.0/24"), 1, 0}},
 		}
 	}
 	for _, test := range []struct {
@@ -346,7 +348,7 @@ func TestMalformedProblems(t *testing.T) {
 		{func(p *Problem) { p.Clients[0].Row = 1 }, "there is no row 1"},
 		{func(p *Problem) { p.Clients[0].Demand = -1 }, "-1 is not a demand"},
 		{func(p *Problem) { p.Clients = append(p.Clients, p.Clients[0]) }, "clients[1]: prefix 192.0.2.0/24 is not above"},
-		{func(p *Problem) { p.Clients[0].Prefix = netip.MustParsePrefix("192.0.2.1/24") }, "canonical"},
+		{func(p *Problem) { p.Clients[0].Prefix = cidr.MustParse("192.0.2.1/24") }, "canonical"},
 		{func(p *Problem) { p.Target = 2 }, "target: 2"},
 		{func(p *Problem) { p.MoveCap = math.NaN() }, "move cap: NaN"},
 		{func(p *Problem) { p.Hysteresis = time.Hour }, "hysteresis: 1h"},

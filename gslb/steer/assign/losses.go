@@ -144,7 +144,7 @@ func (l *Loss) add(s *solver, f *flow, limit int) {
 			r.Demand += demand
 			r.Clients++
 			count++
-			shifts = append(shifts, Shift{s.Clients[g.client].Prefix, r.From, to, demand})
+			shifts = append(shifts, Shift{s.Clients[g.client].Prefix.Netip(), r.From, to, demand})
 			if len(shifts) >= 4*(limit+256) { // sorting few of many at a time
 				shifts = largest(shifts, limit)
 			}

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"anyedge/internal/cidr"
 )
 
 // exact solves a small problem with whole demands and ceilings the slow and
@@ -82,7 +84,7 @@ func small(r *rand.Rand) Problem {
 	}
 	for i := range 1 + r.IntN(12) {
 		p.Clients = append(p.Clients, Client{
-			Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i), 0}), 24),
+			Prefix: cidr.From(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i), 0}), 24)),
 			Demand: float64(r.IntN(8)), Row: int32(r.IntN(len(p.Rows))),
 		})
 	}

@@ -4,9 +4,10 @@ import (
 	"cmp"
 	"iter"
 	"math"
-	"net/netip"
 	"slices"
 	"time"
+
+	"anyedge/internal/cidr"
 )
 
 // Plan says which PoPs a client network is given.
@@ -63,9 +64,6 @@ type Moved struct {
 // Len returns the number of clients.
 func (p *Plan) Len() int { return len(p.clients) }
 
-// Prefix returns the prefix of client i.
-func (p *Plan) Prefix(i int) netip.Prefix { return p.clients[i].Prefix }
-
 // Fractions returns the shares of client i, the greatest first; none if no open
 // PoP may have it. The caller must not change them.
 func (p *Plan) Fractions(i int) []Fraction {
@@ -79,8 +77,8 @@ func (p *Plan) Fractions(i int) []Fraction {
 }
 
 // All yields every client with its shares, in the order of prefixes.
-func (p *Plan) All() iter.Seq2[netip.Prefix, []Fraction] {
-	return func(yield func(netip.Prefix, []Fraction) bool) {
+func (p *Plan) All() iter.Seq2[cidr.Prefix, []Fraction] {
+	return func(yield func(cidr.Prefix, []Fraction) bool) {
 		for i, c := range p.clients {
 			if !yield(c.Prefix, p.Fractions(i)) {
 				return

@@ -3,13 +3,13 @@ package planner
 import (
 	"cmp"
 	"math"
-	"net/netip"
 	"slices"
 	"time"
 
 	"anyedge/gslb/steer"
 	"anyedge/gslb/steer/assign"
 	"anyedge/gslb/steer/rtt"
+	"anyedge/internal/cidr"
 )
 
 const (
@@ -25,34 +25,24 @@ const (
 // work is what the connections of a measure come to, in requests.
 func work(m *rtt.Measure) float64 { return m.Requests + perConnection*m.Weight }
 
-// heaviness is Outcome.Heaviness, from the weights and works of each PoP.
-func heaviness(pops []Pop, weights, works []float64) []float64 {
+// heaviness is Outcome.Heaviness, from the weights and works of each PoP. It goes at
+// their pace, whatever loads do.
+func heaviness(weights, works []float64) []float64 {
 	weight, all := 0.0, 0.0
-	for i := range pops {
+	for i := range weights {
 		weight += weights[i]
 		all += works[i]
 	}
-	each := make([]float64, len(pops)) // the work of a connection, then over the mean
-	load, loads := 0.0, 0.0
-	for i, pop := range pops {
+	heaviness := make([]float64, len(weights))
+	for i := range heaviness {
+		heaviness[i] = 1
 		if weights[i] > 0 {
-			each[i] = (works[i] + few*all/weight) / (weights[i] + few)
-			load += pop.Load
-			loads += pop.Load * each[i]
+			mean := all / weight
+			each := (works[i] + few*mean) / (weights[i] + few)
+			heaviness[i] = max(1/heaviest, min(heaviest, each/mean))
 		}
 	}
-	mean := all / weight
-	if load > 0 {
-		mean = loads / load
-	}
-	for i := range each {
-		if weights[i] == 0 {
-			each[i] = 1
-		} else {
-			each[i] = max(1/heaviest, min(heaviest, each[i]/mean))
-		}
-	}
-	return each
+	return heaviness
 }
 
 // measured returns the problem with the demand of now, nil if that is not known.
@@ -60,7 +50,7 @@ func heaviness(pops []Pop, weights, works []float64) []float64 {
 func (p *Planner) measured(in Input, o *Outcome, a *asked, networks []steer.Measured) *assign.Problem {
 	o.Background = make([]float64, len(in.Pops))
 	weights, works := a.weights, a.works
-	o.Heaviness = heaviness(in.Pops, weights, works)
+	o.Heaviness = heaviness(weights, works)
 	told := slices.Clone(weights)
 	for i := range told {
 		if told[i] == 0 {
@@ -94,7 +84,7 @@ func (p *Planner) measured(in Input, o *Outcome, a *asked, networks []steer.Meas
 		added[i] = min(unseen*works[i], a.scale*a.asks[i])
 	}
 	i := 0
-	give := func(network netip.Prefix, pop int, part float64) (demand float64) {
+	give := func(network cidr.Prefix, pop int, part float64) (demand float64) {
 		for problem.Clients[i].Prefix != network {
 			i++
 		}
@@ -107,7 +97,7 @@ func (p *Planner) measured(in Input, o *Outcome, a *asked, networks []steer.Meas
 		return demand + more
 	}
 	for m := range in.Measured.All() {
-		give(m.Prefix, m.Pop, work(&m)/(works[m.Pop]+added[m.Pop]))
+		give(cidr.From(m.Prefix), m.Pop, work(&m)/(works[m.Pop]+added[m.Pop]))
 	}
 	i = 0
 	for _, c := range a.claims {
@@ -115,7 +105,7 @@ func (p *Planner) measured(in Input, o *Outcome, a *asked, networks []steer.Meas
 		if works[c.Pop] > 0 {
 			part *= added[c.Pop] / (works[c.Pop] + added[c.Pop])
 		}
-		o.Asked += give(c.Prefix, c.Pop, part)
+		o.Asked += give(cidr.From(c.Prefix), c.Pop, part)
 	}
 	if len(p.tracker.extra) > 0 {
 		for i := range problem.Clients {
@@ -140,7 +130,7 @@ type tracker struct {
 	ceilings map[string]float64 // the last that was known
 	// extra is demand that is new and not yet in the means, by network. It goes at
 	// the pace at which they come to have it.
-	extra map[netip.Prefix]float64
+	extra map[cidr.Prefix]float64
 }
 
 // loads returns the mean load of each PoP, and by how much of what it has above
@@ -149,7 +139,7 @@ type tracker struct {
 // fleet, and pops in their own. Heaviness goes at the pace of the weights by itself.
 func (t *tracker) loads(now time.Time, pops []Pop, weights, heaviness []float64) (means, risen []float64) {
 	if t.mean == nil {
-		t.mean, t.ceilings, t.extra = make(map[string]float64), make(map[string]float64), make(map[netip.Prefix]float64)
+		t.mean, t.ceilings, t.extra = make(map[string]float64), make(map[string]float64), make(map[cidr.Prefix]float64)
 	}
 	keep := math.Exp2(-max(0, float64(now.Sub(t.at))) / float64(rtt.DefaultHalfLife))
 	t.at = now

@@ -216,7 +216,7 @@ func (o *Outcome) Demand(client netip.Prefix) (d Demand, ok bool) {
 	}
 	for bits := client.Bits(); bits >= 0; bits-- {
 		network, _ := client.Addr().Prefix(bits)
-		i, found := slices.BinarySearchFunc(o.problem.Clients, network, func(c assign.Client, p netip.Prefix) int { return c.Prefix.Compare(p) })
+		i, found := slices.BinarySearchFunc(o.problem.Clients, cidr.From(network), func(c assign.Client, p cidr.Prefix) int { return c.Prefix.Compare(p) })
 		if found {
 			_, asked := slices.BinarySearchFunc(o.added, network, netip.Prefix.Compare)
 			return Demand{network, o.problem.Clients[i].Demand, asked}, true
@@ -363,7 +363,7 @@ func (p *Planner) assumed(in Input) *assign.Problem {
 func clientsOf(networks []steer.Measured, demand float64) []assign.Client {
 	clients := make([]assign.Client, len(networks))
 	for i, m := range networks {
-		clients[i] = assign.Client{Prefix: m.Prefix.Netip(), Row: m.Row, Demand: demand}
+		clients[i] = assign.Client{Prefix: m.Prefix, Row: m.Row, Demand: demand}
 	}
 	return clients
 }
@@ -408,13 +408,13 @@ func assigned(plan *assign.Plan) ([]steer.Assigned, [][]steer.Share) {
 		switch len(fractions) {
 		case 0:
 		case 1:
-			list = append(list, steer.Assigned{Prefix: cidr.From(prefix), Shares: int32(fractions[0].Pop)})
+			list = append(list, steer.Assigned{Prefix: prefix, Shares: int32(fractions[0].Pop)})
 		default:
 			shares := make([]steer.Share, len(fractions))
 			for i, f := range fractions {
 				shares[i] = steer.Share{Pop: f.Pop, Share: f.Share}
 			}
-			list = append(list, steer.Assigned{Prefix: cidr.From(prefix), Shares: int32(len(all))})
+			list = append(list, steer.Assigned{Prefix: prefix, Shares: int32(len(all))})
 			all = append(all, shares)
 		}
 	}

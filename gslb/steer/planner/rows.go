@@ -2,6 +2,7 @@ package planner
 
 import (
 	"encoding/binary"
+	"hash/maphash"
 	"math"
 	"net/netip"
 	"slices"
@@ -26,14 +27,18 @@ const (
 
 // rows makes the rows of costs of networks, one for all that are alike. From one
 // turn to the next most stay what they are, and are the same memory: tables that are
-// still in force have them too.
+// still in force have them too, so nothing is ever written over. What is kept has few
+// pointers, so that the garbage collector passes a million rows by.
 //
 // The zero value is ready for use.
 type rows struct {
-	lines map[string]*line
 	pops  []Pop        // that lines are of
 	at    [][3]float64 // of PoPs, on the unit sphere
-	turn  uint64       // counts the calls of fill
+	index map[[2]uint64]int32
+	lines []line
+	slabs [][]int32 // costs of lines, slab of them each
+	seeds [2]maphash.Seed
+	turn  uint32 // counts the calls of fill
 
 	// Of one call of fill:
 	in         Input
@@ -45,40 +50,48 @@ type rows struct {
 	key        []byte
 }
 
-// line is a row, and its number if it is of this turn.
+// line is a row that is known by what it was made from, and its number in the turn
+// that asked for it last.
 type line struct {
-	costs  []int32
-	turn   uint64
+	turn   uint32
 	number int32
 }
+
+const (
+	// slab is how many rows are allocated at a time.
+	slab = 256
+	// stale is how many rows beyond half of those in use are kept in case that they
+	// are asked for again.
+	stale = 4 * slab
+)
 
 // of returns the rows of networks, which are sorted.
 func (r *rows) of(in Input, networks []netip.Prefix) ([]steer.Measured, [][]int32) {
 	r.in = in
 	defer func() { r.in, r.all, r.km = Input{}, nil, nil }() // not to be kept for a turn
-	r.locate(in.Pops)
+	if r.index == nil || !slices.EqualFunc(r.pops, in.Pops, samePlace) || len(r.lines) > limitOf(in.Pops)+stale {
+		r.forget(in.Pops)
+	}
 	places := located(networks, in.Clients)
-	limit := entries / max(1, len(in.Pops))
 	list := make([]steer.Measured, len(networks))
-	for r.coarse, r.step, r.grid = 0, step, grid; !r.fill(list, networks, places, limit); r.coarse++ {
+	for r.coarse, r.step, r.grid = 0, step, grid; !r.fill(list, networks, places, limitOf(in.Pops)); r.coarse++ {
 		r.step, r.grid = 2*r.step, min(90, 2*r.grid)
 	}
-	for key, l := range r.lines {
-		if l.turn != r.turn {
-			delete(r.lines, key)
-		}
+	all := r.all
+	if len(r.lines) > len(all)+len(all)/2+stale {
+		r.forget(in.Pops) // rather than to keep whole slabs for the sake of a few rows
 	}
-	return list, r.all
+	return list, all
 }
 
-// locate forgets all rows if PoPs are not what they were of.
-func (r *rows) locate(pops []Pop) {
-	if r.lines != nil && slices.EqualFunc(r.pops, pops, func(a, b Pop) bool {
-		return a.Lat == b.Lat && a.Lon == b.Lon && a.Anycast == b.Anycast
-	}) {
-		return
-	}
-	r.lines, r.pops, r.at = make(map[string]*line), slices.Clone(pops), nil
+// limitOf is how many rows there may be with so many PoPs.
+func limitOf(pops []Pop) int { return entries / max(1, len(pops)) }
+
+func samePlace(a, b Pop) bool { return a.Lat == b.Lat && a.Lon == b.Lon && a.Anycast == b.Anycast }
+
+// forget begins anew, for these PoPs.
+func (r *rows) forget(pops []Pop) {
+	*r = rows{in: r.in, pops: slices.Clone(pops), index: make(map[[2]uint64]int32), seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}}
 	for _, p := range pops {
 		r.at = append(r.at, onSphere(p.Lat, p.Lon))
 	}
@@ -88,7 +101,7 @@ func (r *rows) locate(pops []Pop) {
 func (r *rows) fill(list []steer.Measured, networks []netip.Prefix, places []int32, limit int) bool {
 	r.turn++
 	r.km = make(map[[2]int16][]float64)
-	r.all = make([][]int32, 0, len(r.lines)+len(r.lines)/16)
+	r.all = make([][]int32, 0, min(len(r.lines)+len(r.lines)/16, len(networks)))
 	for i, network := range networks {
 		list[i] = steer.Measured{Prefix: cidr.From(network), Row: r.row(network, places[i])}
 		if len(r.all) > limit && r.step < 8 {
@@ -99,7 +112,7 @@ func (r *rows) fill(list []steer.Measured, networks []netip.Prefix, places []int
 }
 
 // row returns the number of the row of a network that is at the place of an entry of
-// the map, or below 0 at none.
+// the map, or below 0 at none. Rows are told apart by 128 bits of hash.
 func (r *rows) row(network netip.Prefix, place int32) int32 {
 	r.known = r.in.Measured.Lookup(r.known[:0], network)
 	lat, lon := 0.0, 0.0
@@ -122,22 +135,42 @@ func (r *rows) row(network netip.Prefix, place int32) int32 {
 		m.RTT = time.Duration(math.Exp(code*r.step)) * time.Microsecond
 		r.key = binary.AppendVarint(binary.AppendVarint(r.key, int64(m.Pop)), int64(code))
 	}
-	l := r.lines[string(r.key)]
-	if l == nil {
-		l = &line{costs: make([]int32, len(r.in.Pops))}
-		rtt.Costs(l.costs, r.distances(cell), r.known)
-		for i, p := range r.in.Pops {
-			if p.Anycast {
-				l.costs[i] = assign.Never
-			}
-		}
-		r.lines[string(r.key)] = l
+	sum := [2]uint64{maphash.Bytes(r.seeds[0], r.key), maphash.Bytes(r.seeds[1], r.key)}
+	at, ok := r.index[sum]
+	if !ok {
+		at = r.add(cell)
+		r.index[sum] = at
 	}
+	l := &r.lines[at]
 	if l.turn != r.turn {
 		l.turn, l.number = r.turn, int32(len(r.all))
-		r.all = append(r.all, l.costs)
+		r.all = append(r.all, r.costs(at))
 	}
 	return l.number
+}
+
+// add makes the row of a network in a cell of the grid, with the measures in known.
+func (r *rows) add(cell [2]int16) int32 {
+	at := len(r.lines)
+	r.lines = append(r.lines, line{})
+	if at%slab == 0 {
+		r.slabs = append(r.slabs, make([]int32, slab*len(r.pops)))
+	}
+	costs := r.costs(int32(at))
+	rtt.Costs(costs, r.distances(cell), r.known)
+	for i, p := range r.pops {
+		if p.Anycast {
+			costs[i] = assign.Never
+		}
+	}
+	return int32(at)
+}
+
+// costs is the memory of a line.
+func (r *rows) costs(at int32) []int32 {
+	pops := len(r.pops)
+	from := int(at) % slab * pops
+	return r.slabs[at/slab][from : from+pops : from+pops]
 }
 
 // distances returns the km from a cell of the grid to each PoP.

@@ -26,10 +26,17 @@
 // its network's sketch, chosen by a keyed hash; the number of bits that are set
 // never exceeds the number of clients.
 //
+// # Queries
+//
+// DNS nodes do not see clients, but networks that ask, some of them before anybody
+// has measured them. A QueryCounter counts those by the same networks, and its
+// QuerySnapshots are published and merged likewise. How many clients a network has
+// cannot be told then, so those with few queries are merged upward.
+//
 // # Concurrency
 //
-// A Collector is safe for use by several goroutines. A Snapshot is a value, a
-// Table immutable.
+// A Collector is safe for use by several goroutines, a QueryCounter for one. A
+// Snapshot and a QuerySnapshot are values, a Table is immutable.
 package rtt
 
 import (

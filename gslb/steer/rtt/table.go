@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"anyedge/internal/cidr"
 )
 
 // Table holds what all nodes have measured.
@@ -15,9 +17,10 @@ type Table struct {
 	cells []measured // sorted by prefix and PoP
 }
 
-// measured is the mean RTT of a network to a PoP.
+// measured is the mean RTT of a network to a PoP. There are many: without pointers
+// they are no work for the garbage collector.
 type measured struct {
-	prefix   netip.Prefix
+	prefix   cidr.Prefix
 	pop      int32
 	log      float32
 	weight   float32
@@ -43,7 +46,7 @@ func Merge(now time.Time, pops []string, snapshots []Snapshot) *Table {
 		for _, e := range s.Entries {
 			if w := e.Weight * decay; w >= MinWeight {
 				t.cells = append(t.cells, measured{
-					e.Prefix, int32(pop), float32(math.Log(float64(e.RTT) / 1000)), float32(w), float32(e.Requests * decay)})
+					cidr.From(e.Prefix), int32(pop), float32(math.Log(float64(e.RTT) / 1000)), float32(w), float32(e.Requests * decay)})
 			}
 		}
 	}
@@ -82,7 +85,7 @@ func (t *Table) Networks() []netip.Prefix {
 	all := make([]netip.Prefix, 0, count)
 	for i := range t.cells {
 		if t.first(i) {
-			all = append(all, t.cells[i].prefix)
+			all = append(all, t.cells[i].prefix.Netip())
 		}
 	}
 	return all
@@ -104,7 +107,7 @@ func (t *Table) All() iter.Seq[Measure] {
 }
 
 func (c *measured) measure() Measure {
-	return Measure{int(c.pop), time.Duration(math.Exp(float64(c.log)) * 1000), c.prefix, float64(c.weight), float64(c.requests)}
+	return Measure{int(c.pop), time.Duration(math.Exp(float64(c.log)) * 1000), c.prefix.Netip(), float64(c.weight), float64(c.requests)}
 }
 
 // Measure is the RTT from a client to a PoP.
@@ -133,8 +136,9 @@ func (t *Table) Lookup(dst []Measure, client netip.Prefix) []Measure {
 		if length > client.Bits() {
 			continue
 		}
-		network, _ := client.Addr().Prefix(length)
-		at, _ := slices.BinarySearchFunc(t.cells, network, func(c measured, p netip.Prefix) int { return c.prefix.Compare(p) })
+		around, _ := client.Addr().Prefix(length)
+		network := cidr.From(around)
+		at, _ := slices.BinarySearchFunc(t.cells, network, func(c measured, p cidr.Prefix) int { return c.prefix.Compare(p) })
 		for ; at < len(t.cells) && t.cells[at].prefix == network; at++ {
 			c := &t.cells[at]
 			if slices.ContainsFunc(dst[known:], func(m Measure) bool { return m.Pop == int(c.pop) }) {

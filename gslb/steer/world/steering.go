@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"anyedge/gslb/steer/assign"
+	"anyedge/internal/cidr"
 )
 
 // Steering is a way of giving clients PoPs.
@@ -117,7 +118,7 @@ func (s *steerer) solve(minute int, out []bool) error {
 	activity := s.activity((minute - late + Day) % Day)
 	for _, c := range s.Clients {
 		d := c.weight * activity[c.Place] * math.Exp(demandErr*s.r.NormFloat64())
-		p.Clients = append(p.Clients, assign.Client{Prefix: c.Prefix, Demand: d, Row: int32(c.Place)})
+		p.Clients = append(p.Clients, assign.Client{Prefix: cidr.From(c.Prefix), Demand: d, Row: int32(c.Place)})
 	}
 	plan, err := assign.Solve(p, s.plan)
 	if err != nil {
