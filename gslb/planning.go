@@ -109,6 +109,7 @@ func (p *planning) step(ctx context.Context, now time.Time, turn bool) {
 	if !slices.ContainsFunc(cfg.Names, func(c configs.SteeredName) bool { return c.Measured() }) {
 		n.adopt(nil)
 		p.m.forget()
+		p.planner, p.mode = planner.New(plannerConfig(cfg)), planner.None // without all that the last one kept
 		return
 	}
 	in := planInput(cfg, view, now)
