@@ -14,6 +14,8 @@ import (
 
 	"anyedge/gslb/steer"
 	"anyedge/gslb/xdp"
+
+	"golang.org/x/sys/unix"
 )
 
 // XDP is the part of a Config that answers queries in the network driver, ahead of
@@ -39,6 +41,9 @@ func (s *Server) newKernel(listen []netip.AddrPort) kernel {
 	if s.cfg.XDP.Interface == "" {
 		return nil
 	}
+	if !s.cfg.XDP.Generic && isVeth(s.cfg.XDP.Interface) {
+		s.log.Warn("xdp in native mode on a veth: answers are lost unless its other end has a program too; mode generic does without", "interface", s.cfg.XDP.Interface)
+	}
 	o := xdp.Options{
 		Interface: s.cfg.XDP.Interface, Generic: s.cfg.XDP.Generic, Listen: listen,
 		Log: s.log, Registry: s.registry,
@@ -47,6 +52,17 @@ func (s *Server) newKernel(listen []netip.AddrPort) kernel {
 		o.Responses, o.Exempt = l.Responses-socketsShare(l.Responses), l.Exempt
 	}
 	return xdp.New(o)
+}
+
+// isVeth reports whether an interface is an end of a veth pair, as in containers.
+func isVeth(name string) bool {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	info, err := unix.IoctlGetEthtoolDrvinfo(fd, name)
+	return err == nil && unix.ByteSliceToString(info.Driver[:]) == "veth"
 }
 
 // runKernel runs what answers ahead of the sockets. The sockets can do without it:

@@ -243,6 +243,31 @@ func TestRefusedTransfersAreTold(t *testing.T) {
 	}
 }
 
+func TestRefusedNoticeIsTold(t *testing.T) {
+	var lines logged
+	s, err := New(Config{Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, Zones: []Zone{
+		{Name: "copied.example", Primaries: []Peer{{Address: netip.MustParseAddrPort("192.0.2.1:53")}}},
+	}}, lines.logger(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := new(dns.Msg)
+	q.SetNotify("copied.example.")
+	msg, err := q.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := s.respond(s.view.Load(), request{msg: msg, from: netip.MustParseAddr("192.0.2.2")}, nil)
+	if want := `msg="notice of a change refused" zone=copied.example from=192.0.2.2`; out.rcode != dns.RcodeRefused || !strings.Contains(lines.String(), want) {
+		t.Errorf("%s, no %s in\n%s", dns.RcodeToString[out.rcode], want, lines.String())
+	}
+	lines.buf.Reset()
+	s.respond(s.view.Load(), request{msg: msg, from: netip.MustParseAddr("192.0.2.1")}, nil)
+	if lines.String() != "" {
+		t.Errorf("of a primary: %s", lines.String())
+	}
+}
+
 // A zone that changes under its old serial is told of: copies do not see it.
 func TestUnchangedSerialIsTold(t *testing.T) {
 	var lines logged

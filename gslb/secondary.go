@@ -405,6 +405,7 @@ func (s *Server) notified(v *view, req *request, sig *signature) response {
 	case err != nil || l == nil || len(l.zone.Primaries) == 0:
 	case !isPrimary(l.zone.Primaries, req.from, sig):
 		reply.Rcode = dns.RcodeRefused
+		s.refusal("notice of a change refused", "zone", canonical(l.zone.Name), "from", req.from, "reason", "neither from a primary nor signed by the key of one")
 	default:
 		reply.Rcode, reply.Authoritative = dns.RcodeSuccess, true
 		select {
