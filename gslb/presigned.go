@@ -224,7 +224,7 @@ func (z *zone) unsignable() error {
 	if z.presigned == nil {
 		return nil
 	}
-	return fmt.Errorf("%s: the zone comes signed, and is served as it is", z.presigned.where)
+	return fmt.Errorf("%s: the zone is signed already, so nothing in it can be steered, aliased or signed here", z.presigned.where)
 }
 
 // watchExpiry tells when the signatures of zones that come signed expire, and warns
