@@ -66,6 +66,9 @@ type NodeOptions struct {
 	Log      *slog.Logger
 	Registry prometheus.Registerer
 	Sockets  int // as of Config
+	// StateDir is a directory of this node's own for its audit log. It exists.
+	// Empty keeps the log in memory, and in Log.
+	StateDir string
 }
 
 // NewNode reads the zone files and the map of clients. It opens no sockets.
@@ -97,7 +100,7 @@ func NewNode(o NodeOptions) (*Node, error) {
 	keys.step(context.Background(), time.Now(), f.View()) // with the keys of files
 	n := &Node{server: server, fleet: f, keys: keys, log: o.Log, file: o.File, certificate: certificate, cfg: o.Config, clients: clients}
 	n.read.LastGood = time.Now()
-	if n.audit, err = audit.Open(audit.Config{Log: o.Log.With("part", "audit")}); err != nil {
+	if n.audit, err = audit.Open(audit.Config{Dir: o.StateDir, Log: o.Log.With("part", "audit")}); err != nil {
 		return nil, err
 	}
 	n.planning = newPlanning(n, newPlanMetrics(o.Registry))

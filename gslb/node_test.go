@@ -101,7 +101,7 @@ func newTestNode(t *testing.T, store fleet.Store, sealer *fleet.Sealer, config s
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.Node, err = NewNode(NodeOptions{File: file, Config: cfg, Store: store, Sealer: sealer, Log: quiet})
+	n.Node, err = NewNode(NodeOptions{File: file, Config: cfg, Store: store, Sealer: sealer, Log: quiet, StateDir: filepath.Join(n.dir, "state")})
 	if err != nil {
 		t.Fatal(err)
 	}

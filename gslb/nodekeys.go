@@ -64,7 +64,7 @@ func validZoneKeys(zone string, ring []byte) error {
 }
 
 // RollKeys begins the rollover of the key of a role: "csk", "ksk" or "zsk".
-func (n *Node) RollKeys(ctx context.Context, who Actor, zone string, role dnssec.Role) error {
+func (n *Node) RollKeys(ctx context.Context, who audit.Actor, zone string, role dnssec.Role) error {
 	return n.changeKeys(ctx, who, "roll "+string(role), zone, func(r dnssec.Ring, p dnssec.Policy, now time.Time) (dnssec.Ring, error) {
 		return r.Roll(now, p, role, rand.Reader)
 	})
@@ -72,36 +72,31 @@ func (n *Node) RollKeys(ctx context.Context, who Actor, zone string, role dnssec
 
 // ConfirmDS notes that the parent has the DS record of the key with a tag, and that
 // of no other.
-func (n *Node) ConfirmDS(ctx context.Context, who Actor, zone string, tag uint16) error {
+func (n *Node) ConfirmDS(ctx context.Context, who audit.Actor, zone string, tag uint16) error {
 	return n.changeKeys(ctx, who, "seen", zone, func(r dnssec.Ring, p dnssec.Policy, now time.Time) (dnssec.Ring, error) {
 		return r.Confirm(now, p, tag)
 	})
 }
 
 // Unsign begins to make a zone unsigned.
-func (n *Node) Unsign(ctx context.Context, who Actor, zone string) error {
+func (n *Node) Unsign(ctx context.Context, who audit.Actor, zone string) error {
 	return n.changeKeys(ctx, who, "unsign", zone, func(r dnssec.Ring, p dnssec.Policy, now time.Time) (dnssec.Ring, error) {
 		return r.Leave(now, p)
 	})
 }
 
 // StaySigned ends what Unsign began; a zone that is unsigned gets new keys.
-func (n *Node) StaySigned(ctx context.Context, who Actor, zone string) error {
+func (n *Node) StaySigned(ctx context.Context, who audit.Actor, zone string) error {
 	return n.changeKeys(ctx, who, "sign", zone, func(r dnssec.Ring, p dnssec.Policy, now time.Time) (dnssec.Ring, error) {
 		return r.Stay(now, p, rand.Reader)
 	})
 }
 
 // changeKeys applies an operator's change and records it.
-func (n *Node) changeKeys(ctx context.Context, who Actor, act, zone string, do func(dnssec.Ring, dnssec.Policy, time.Time) (dnssec.Ring, error)) error {
+func (n *Node) changeKeys(ctx context.Context, who audit.Actor, act, zone string, do func(dnssec.Ring, dnssec.Policy, time.Time) (dnssec.Ring, error)) error {
 	err := n.keys.change(ctx, zone, do)
 	if errors.Is(err, fleet.ErrNotFound) {
 		err = fmt.Errorf("zone %s: %w: it has no keys yet", canonical(zone), ErrNotSigned)
 	}
-	e := audit.Entry{At: time.Now(), Act: audit.DNSSECKeys, By: who.By, From: who.From, On: "zone " + canonical(zone), What: act}
-	if err != nil {
-		e.Error = err.Error()
-	}
-	n.audit.Record(e)
-	return err
+	return n.audit.Done(who, audit.Entry{Act: audit.DNSSECKeys, On: "zone " + canonical(zone), What: act}, err)
 }

@@ -48,12 +48,12 @@ func TestRefusedReloadIsTold(t *testing.T) {
 		t.Errorf("at first %+v", s)
 	}
 	n.write("edge.zone", "@ IN SOA what")
-	err := n.ReloadBy(Actor{By: "ann", From: "127.0.0.1:7"})
+	err := n.ReloadBy(t.Context(), audit.Actor{By: "ann", From: "127.0.0.1:7"})
 	s := n.Config()
 	if err == nil || s.LastError != err.Error() || s.FailedAt.IsZero() || !strings.Contains(s.LastError, "edge.zone:1:") {
 		t.Errorf("%v: %+v", err, s)
 	}
-	acts := n.Audit(1)
+	acts := n.Audit(audit.Query{Last: 1})
 	if len(acts) != 1 || acts[0].Act != audit.Reload || acts[0].By != "ann" || acts[0].Error != err.Error() {
 		t.Errorf("audit %+v", acts)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"anyedge/gslb/steer"
 	"anyedge/gslb/steer/rtt"
+	"anyedge/internal/audit"
 	"anyedge/internal/fleet"
 )
 
@@ -285,7 +286,7 @@ func TestOverridesOfSteeringExpire(t *testing.T) {
 		fleetUp := func() { n.loaded("fra", 10, 1000); n.loaded("lhr", 10, 1000); n.loaded("nrt", 10, 1000) }
 		n.passes(2*time.Second, fleetUp)
 		o := fleet.SteerOverride{Names: "*.edge.example", Pops: "fra*", Reason: "fibre cut"}
-		if err := n.SetOverride(t.Context(), Actor{By: "ann"}, o, 10*time.Minute); err != nil {
+		if err := n.SetOverride(t.Context(), audit.Actor{By: "ann"}, o, 10*time.Minute); err != nil {
 			t.Fatal(err)
 		}
 		n.passes(time.Second, fleetUp)
@@ -302,17 +303,17 @@ func TestOverridesOfSteeringExpire(t *testing.T) {
 		}
 
 		o.Only, o.Pops = true, "nrt"
-		if err := n.SetOverride(t.Context(), Actor{By: "ann"}, o, time.Hour); err != nil {
+		if err := n.SetOverride(t.Context(), audit.Actor{By: "ann"}, o, time.Hour); err != nil {
 			t.Fatal(err)
 		}
 		n.passes(time.Second, fleetUp)
 		n.expect("only", "www.edge.example", "198.51.100.0/24", "nrt:1")
-		if err := n.ClearOverride(t.Context(), Actor{By: "bob"}, o); err != nil {
+		if err := n.ClearOverride(t.Context(), audit.Actor{By: "bob"}, o); err != nil {
 			t.Fatal(err)
 		}
 		n.passes(time.Second, fleetUp)
 		n.expect("cleared", "www.edge.example", "198.51.100.0/24", "fra:1")
-		if acts := n.Audit(9); len(acts) != 3 || acts[2].By != "bob" || acts[0].On != "*.edge.example" {
+		if acts := n.Audit(audit.Query{Last: 9}); len(acts) != 3 || acts[2].By != "bob" || acts[0].On != "*.edge.example" {
 			t.Errorf("%+v", acts)
 		}
 	})

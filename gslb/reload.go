@@ -29,25 +29,24 @@ func (n *Node) Config() ConfigStatus {
 
 // Reload reads the config file again, with all that it names. On error nothing
 // changes, and the status says why until a reload succeeds.
-func (n *Node) Reload(context.Context) error { return n.ReloadBy(Actor{From: "signal"}) }
+func (n *Node) Reload(ctx context.Context) error {
+	return n.ReloadBy(ctx, audit.Actor{From: "signal"})
+}
 
 // ReloadBy is Reload for somebody in particular.
-func (n *Node) ReloadBy(who Actor) error {
+func (n *Node) ReloadBy(_ context.Context, who audit.Actor) error {
 	n.reloads.Lock()
 	defer n.reloads.Unlock()
 	err := n.reload()
 	n.server.m.updated("config", nil, err)
-	e := audit.Entry{At: time.Now(), Act: audit.Reload, By: who.By, From: who.From, On: "config " + n.file}
 	n.mu.Lock()
 	if err != nil {
-		n.read.LastError, n.read.FailedAt = err.Error(), e.At
-		e.Error = err.Error()
+		n.read.LastError, n.read.FailedAt = err.Error(), time.Now()
 	} else {
-		n.read = ConfigStatus{LastGood: e.At}
+		n.read = ConfigStatus{LastGood: time.Now()}
 	}
 	n.mu.Unlock()
-	n.audit.Record(e)
-	return err
+	return n.audit.Done(who, audit.Entry{Act: audit.Reload, On: "config " + n.file}, err)
 }
 
 // reload is Reload with n.reloads held.

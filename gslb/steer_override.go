@@ -10,10 +10,6 @@ import (
 	"anyedge/internal/fleet"
 )
 
-// Actor is who does something to a node, by their own account, and the address it
-// comes from.
-type Actor struct{ By, From string }
-
 // Overrides returns the overrides of steering that are in force.
 func (n *Node) Overrides() []fleet.SteerOverride {
 	now := time.Now()
@@ -21,30 +17,24 @@ func (n *Node) Overrides() []fleet.SteerOverride {
 }
 
 // SetOverride puts an override of steering in force on all DNS nodes for a time.
-func (n *Node) SetOverride(ctx context.Context, who Actor, o fleet.SteerOverride, span time.Duration) error {
+func (n *Node) SetOverride(ctx context.Context, who audit.Actor, o fleet.SteerOverride, span time.Duration) error {
 	o.By, o.At = who.By, time.Now()
 	o.Until = o.At.Add(span)
-	return n.audited(who, audit.SteerOverride, o, n.fleet.SetSteerOverride(ctx, o))
+	return n.audit.Done(who, overridden(audit.SteerOverride, o), n.fleet.SetSteerOverride(ctx, o))
 }
 
 // ClearOverride ends the override with the names and PoPs of o.
-func (n *Node) ClearOverride(ctx context.Context, who Actor, o fleet.SteerOverride) error {
-	return n.audited(who, audit.ClearSteerOverride, o, n.fleet.ClearSteerOverride(ctx, o))
+func (n *Node) ClearOverride(ctx context.Context, who audit.Actor, o fleet.SteerOverride) error {
+	return n.audit.Done(who, overridden(audit.ClearSteerOverride, o), n.fleet.ClearSteerOverride(ctx, o))
 }
 
-// audited records what came of an act, and returns it.
-func (n *Node) audited(who Actor, act audit.Act, o fleet.SteerOverride, err error) error {
-	e := audit.Entry{At: time.Now(), Act: act, By: who.By, From: who.From, On: o.Names, What: tableOverride(o).String(), Until: o.Until}
-	if err != nil {
-		e.Error = err.Error()
-	}
-	n.audit.Record(e)
-	return err
+// overridden is the entry for an act that is about an override.
+func overridden(act audit.Act, o fleet.SteerOverride) audit.Entry {
+	return audit.Entry{Act: act, On: o.Names, What: tableOverride(o).String(), Until: o.Until}
 }
 
-// Audit returns the newest acts of operators on this node, the oldest first, at
-// most so many.
-func (n *Node) Audit(most int) []audit.Entry { return n.audit.Entries(most) }
+// Audit returns acts of operators on this node, the oldest first.
+func (n *Node) Audit(q audit.Query) []audit.Entry { return n.audit.Entries(q) }
 
 // steerOverrides are those in force as a table takes them.
 func steerOverrides(view *fleet.View, now time.Time) (list []steer.Override) {

@@ -459,12 +459,12 @@ func (a *Agent) follow(ctx context.Context, limit time.Duration, done func() boo
 // the worker refuses, changes nothing; the error says why, and so does the
 // status until a reload succeeds.
 func (a *Agent) Reload(ctx context.Context) error {
-	return a.ReloadBy(ctx, Actor{From: "signal"})
+	return a.ReloadBy(ctx, audit.Actor{From: "signal"})
 }
 
 // ReloadBy is Reload for somebody in particular.
-func (a *Agent) ReloadBy(ctx context.Context, who Actor) error {
-	return a.audited(who, audit.Entry{Act: audit.Reload, On: "config " + a.conf.file}, a.reload(ctx))
+func (a *Agent) ReloadBy(ctx context.Context, who audit.Actor) error {
+	return a.audit.Done(who, audit.Entry{Act: audit.Reload, On: "config " + a.conf.file}, a.reload(ctx))
 }
 
 func (a *Agent) reload(ctx context.Context) error {

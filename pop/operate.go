@@ -23,11 +23,11 @@ var (
 // AddBlackhole asks upstreams to discard the traffic to one address for so long,
 // up to [MaxBlackhole]. Every neighbor that it names must be one. Who does it is
 // who.By.
-func (a *Agent) AddBlackhole(ctx context.Context, who Actor, h Blackhole, span time.Duration) error {
+func (a *Agent) AddBlackhole(ctx context.Context, who audit.Actor, h Blackhole, span time.Duration) error {
 	h.By, h.At = who.By, time.Now()
 	h.Until = h.At.Add(span)
 	e := audit.Entry{Act: audit.Blackhole, On: fmt.Sprint(h.Address), What: h.Reason, Until: h.Until}
-	return a.audited(who, e, a.addBlackhole(ctx, h, span))
+	return a.audit.Done(who, e, a.addBlackhole(ctx, h, span))
 }
 
 func (a *Agent) addBlackhole(ctx context.Context, h Blackhole, span time.Duration) error {
@@ -47,13 +47,13 @@ func (a *Agent) addBlackhole(ctx context.Context, h Blackhole, span time.Duratio
 }
 
 // RemoveBlackhole takes a blackhole back. It reports whether there was one.
-func (a *Agent) RemoveBlackhole(ctx context.Context, who Actor, address netip.Addr) (found bool, err error) {
+func (a *Agent) RemoveBlackhole(ctx context.Context, who audit.Actor, address netip.Addr) (found bool, err error) {
 	if a.upstreams == nil {
 		err = ErrNoBGP
 	} else {
 		found, err = a.upstreams.blackholes.remove(ctx, address)
 	}
-	return found, a.audited(who, audit.Entry{Act: audit.ClearBlackhole, On: fmt.Sprint(address)}, err)
+	return found, a.audit.Done(who, audit.Entry{Act: audit.ClearBlackhole, On: fmt.Sprint(address)}, err)
 }
 
 // Blackholes lists the blackholes in force, by address.
@@ -67,9 +67,9 @@ func (a *Agent) Blackholes() []Blackhole {
 // ShutdownNeighbor closes the session with a neighbor, tells it the text (RFC
 // 9003), and opens no other until EnableNeighbor or the end of the agent. The
 // last session is closed by force only, unless the routes are withdrawn.
-func (a *Agent) ShutdownNeighbor(who Actor, neighbor netip.Addr, text string, force bool) error {
+func (a *Agent) ShutdownNeighbor(who audit.Actor, neighbor netip.Addr, text string, force bool) error {
 	e := audit.Entry{Act: audit.Shutdown, On: fmt.Sprint(neighbor), What: text, Forced: force}
-	return a.audited(who, e, a.shutdownNeighbor(neighbor.Unmap(), text, force))
+	return a.audit.Done(who, e, a.shutdownNeighbor(neighbor.Unmap(), text, force))
 }
 
 func (a *Agent) shutdownNeighbor(neighbor netip.Addr, text string, force bool) error {
@@ -84,12 +84,12 @@ func (a *Agent) shutdownNeighbor(neighbor netip.Addr, text string, force bool) e
 }
 
 // EnableNeighbor takes a shutdown back.
-func (a *Agent) EnableNeighbor(who Actor, neighbor netip.Addr) error {
+func (a *Agent) EnableNeighbor(who audit.Actor, neighbor netip.Addr) error {
 	err := ErrNoBGP
 	if a.upstreams != nil {
 		err = a.upstreams.speaker.Enable(neighbor)
 	}
-	return a.audited(who, audit.Entry{Act: audit.Enable, On: fmt.Sprint(neighbor)}, err)
+	return a.audit.Done(who, audit.Entry{Act: audit.Enable, On: fmt.Sprint(neighbor)}, err)
 }
 
 // has reports whether there is such a neighbor.

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"anyedge/configs"
+	"anyedge/internal/audit"
 	"anyedge/internal/fleet"
 	"anyedge/pop/link"
 	"anyedge/pop/proxy"
@@ -52,7 +53,7 @@ health: {probe_interval: 50ms, vitals_interval: 50ms, vitals_timeout: 3s, rise: 
 drain: {deprefer: 10ms, withdraw: 10ms, close: 10ms}
 `
 
-var kim = Actor{By: "kim"}
+var kim = audit.Actor{By: "kim"}
 
 // edge is a fleet of whole agents and workers in one place, over one store.
 type edge struct {

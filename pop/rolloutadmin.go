@@ -126,16 +126,16 @@ func (a *Agent) PutConfig(ctx context.Context, text []byte) (sum string, err err
 // who.By. It refuses one
 // beside another, one of nodes that are not heard of, and one that would leave
 // a prefix with too few PoPs, as "anyedge check --against-fleet" does.
-func (a *Agent) StartRollout(ctx context.Context, who Actor, req StartRollout) error {
+func (a *Agent) StartRollout(ctx context.Context, who audit.Actor, req StartRollout) error {
 	r, err := a.startRollout(ctx, who, req)
 	e := audit.Entry{Act: audit.Rollout, On: "the fleet", What: "start: " + req.Note, Forced: req.Force}
 	if err == nil {
 		e.On = fmt.Sprintf("rollout %d", r.Generation)
 	}
-	return a.audited(who, e, err)
+	return a.audit.Done(who, e, err)
 }
 
-func (a *Agent) startRollout(ctx context.Context, who Actor, req StartRollout) (rollout.Rollout, error) {
+func (a *Agent) startRollout(ctx context.Context, who audit.Actor, req StartRollout) (rollout.Rollout, error) {
 	view, now := a.fleet.View(), time.Now()
 	if !view.Connected {
 		return rollout.Rollout{}, errors.New("the fleet store is out of reach")
@@ -241,21 +241,21 @@ func refusal(r preflight.Result) error {
 }
 
 // PauseRollout keeps every PoP where it is.
-func (a *Agent) PauseRollout(ctx context.Context, who Actor) error {
+func (a *Agent) PauseRollout(ctx context.Context, who audit.Actor) error {
 	return a.wish(ctx, who, "pause", func(r rollout.Rollout) (rollout.Rollout, error) { return rollout.Pause(r, who.By) })
 }
 
 // ResumeRollout ends a pause.
-func (a *Agent) ResumeRollout(ctx context.Context, who Actor) error {
+func (a *Agent) ResumeRollout(ctx context.Context, who audit.Actor) error {
 	return a.wish(ctx, who, "resume", rollout.Resume)
 }
 
 // AbortRollout sends every node back to the config it had.
-func (a *Agent) AbortRollout(ctx context.Context, who Actor) error {
+func (a *Agent) AbortRollout(ctx context.Context, who audit.Actor) error {
 	return a.wish(ctx, who, "abort", func(r rollout.Rollout) (rollout.Rollout, error) { return rollout.Abort(r, who.By) })
 }
 
-func (a *Agent) wish(ctx context.Context, who Actor, what string, change func(rollout.Rollout) (rollout.Rollout, error)) error {
+func (a *Agent) wish(ctx context.Context, who audit.Actor, what string, change func(rollout.Rollout) (rollout.Rollout, error)) error {
 	e := audit.Entry{Act: audit.Rollout, On: "the fleet", What: what}
 	r, err := a.changeRollout(ctx, func(r *rollout.Rollout) (rollout.Rollout, error) {
 		if r == nil {
@@ -266,7 +266,7 @@ func (a *Agent) wish(ctx context.Context, who Actor, what string, change func(ro
 	if err == nil {
 		e.On = fmt.Sprintf("rollout %d", r.Generation)
 	}
-	return a.audited(who, e, err)
+	return a.audit.Done(who, e, err)
 }
 
 // changeRollout changes the rollout as the store has it now, nil for none. It

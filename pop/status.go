@@ -210,24 +210,24 @@ func (a *Agent) Tickets() Tickets {
 
 // SetDrain asks for a node, a PoP or a region to be taken out of service, for so
 // long, or with 0 until the drain is cleared.
-func (a *Agent) SetDrain(ctx context.Context, who Actor, d fleet.Drain, span time.Duration) error {
+func (a *Agent) SetDrain(ctx context.Context, who audit.Actor, d fleet.Drain, span time.Duration) error {
 	d.By, d.At = who.By, time.Now()
 	if span > 0 {
 		d.Until = d.At.Add(span)
 	}
 	e := audit.Entry{Act: audit.Drain, On: target(d.Scope, d.Name, d.Prefix), What: d.Reason, Until: d.Until}
-	return a.audited(who, e, a.fleet.SetDrain(ctx, d))
+	return a.audit.Done(who, e, a.fleet.SetDrain(ctx, d))
 }
 
 // ClearDrain takes such a wish back: that for the scope, name and prefix of d.
-func (a *Agent) ClearDrain(ctx context.Context, who Actor, d fleet.Drain) error {
+func (a *Agent) ClearDrain(ctx context.Context, who audit.Actor, d fleet.Drain) error {
 	var err error
 	if d.Prefix.IsValid() {
 		err = a.fleet.ClearPrefixDrain(ctx, d.Scope, d.Name, d.Prefix)
 	} else {
 		err = a.fleet.ClearDrain(ctx, d.Scope, d.Name)
 	}
-	return a.audited(who, audit.Entry{Act: audit.Undrain, On: target(d.Scope, d.Name, d.Prefix)}, err)
+	return a.audit.Done(who, audit.Entry{Act: audit.Undrain, On: target(d.Scope, d.Name, d.Prefix)}, err)
 }
 
 // Drains returns every drain that the fleet knows of, those of prefixes last.

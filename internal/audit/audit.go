@@ -36,7 +36,7 @@ const Name = "audit.log"
 const (
 	defaultMaxBytes = 1 << 20
 	defaultKeep     = 4
-	// kept is how many entries stay in memory.
+	// kept is how many entries stay in memory, for queries. Older ones are in the file.
 	kept = 256
 	// maxText bounds each text of an entry, in bytes.
 	maxText = 1024
@@ -64,6 +64,14 @@ const (
 	Enable         Act = "enable_neighbor"
 )
 
+// Acts returns every kind of act.
+func Acts() []Act {
+	return []Act{
+		Drain, Undrain, Override, ClearOverride, SteerOverride, ClearSteerOverride, DNSSECKeys, Reload, Rollout,
+		Blackhole, ClearBlackhole, Shutdown, Enable,
+	}
+}
+
 // Entry is one act.
 type Entry struct {
 	At   time.Time `json:"at"`
@@ -81,9 +89,15 @@ type Entry struct {
 	Error string `json:"error,omitempty"`
 }
 
+// Actor is who an operator's act comes from.
+type Actor struct {
+	By   string // by their own account
+	From string // an address, or "signal"
+}
+
 // Config makes a [Log].
 type Config struct {
-	// Dir is where the file is, a directory that exists. Empty: there is none.
+	// Dir is where the file is; it is made if need be. Empty: there is none.
 	Dir string
 	// MaxBytes bounds the file. Default 1 MiB.
 	MaxBytes int64
@@ -105,7 +119,7 @@ type Log struct {
 }
 
 // Open returns the log, with the newest entries of an earlier process. The error
-// is that the file cannot be read.
+// is that the file cannot be read, or that there can be none.
 func Open(cfg Config) (*Log, error) {
 	l := &Log{dir: cfg.Dir, maxBytes: cfg.MaxBytes, keep: cfg.Keep, log: cfg.Log}
 	if l.maxBytes == 0 {
@@ -116,6 +130,9 @@ func Open(cfg Config) (*Log, error) {
 	}
 	if l.dir == "" {
 		return l, nil
+	}
+	if err := os.MkdirAll(l.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("audit log: %w", err)
 	}
 	for _, path := range []string{l.path(1), l.path(0)} {
 		if err := l.load(path); err != nil {
@@ -154,6 +171,18 @@ func (l *Log) load(path string) error {
 func (l *Log) remember(e Entry) {
 	l.entries = append(l.entries, e)
 	l.entries = l.entries[max(0, len(l.entries)-kept):]
+}
+
+// Done records an act of somebody's that has just been done, or has failed with
+// err, and returns err. The entry says all but when, by whom, from where, and how
+// it ended.
+func (l *Log) Done(who Actor, e Entry, err error) error {
+	e.At, e.By, e.From = time.Now(), who.By, who.From
+	if err != nil {
+		e.Error = err.Error()
+	}
+	l.Record(e)
+	return err
 }
 
 // Record records an act after it was done, or has failed. A file that cannot be
@@ -237,9 +266,28 @@ func (l *Log) rotate() error {
 	return nil
 }
 
-// Entries returns the newest entries, the oldest first, at most n of them.
-func (l *Log) Entries(n int) []Entry {
+// Query picks entries. The zero values of its fields are for all, but for that of
+// Last.
+type Query struct {
+	Last  int       // at most so many, the newest
+	Since time.Time // none older
+	By    string    // of this actor
+	Act   Act       // of this kind
+}
+
+// Entries returns the entries in memory that a query asks for, the oldest first.
+func (l *Log) Entries(q Query) []Entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.Clone(l.entries[max(0, len(l.entries)-n):])
+	entries := []Entry{}
+	for _, e := range slices.Backward(l.entries) {
+		if len(entries) >= q.Last {
+			break
+		}
+		if !e.At.Before(q.Since) && (q.By == "" || q.By == e.By) && (q.Act == "" || q.Act == e.Act) {
+			entries = append(entries, e)
+		}
+	}
+	slices.Reverse(entries)
+	return entries
 }

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -46,10 +47,10 @@ func TestEntriesOutliveTheProcess(t *testing.T) {
 	l, _ = open(t, dir, 0)
 	l.Record(act(3))
 	l, _ = open(t, dir, 0)
-	if got, want := l.Entries(10), []Entry{act(1), act(2), act(3)}; !reflect.DeepEqual(got, want) {
+	if got, want := l.Entries(Query{Last: 10}), []Entry{act(1), act(2), act(3)}; !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, want %+v", got, want)
 	}
-	if got := l.Entries(1); len(got) != 1 || got[0].On != "pop p3" {
+	if got := l.Entries(Query{Last: 1}); len(got) != 1 || got[0].On != "pop p3" {
 		t.Errorf("the newest is %+v", got)
 	}
 }
@@ -70,14 +71,14 @@ func TestFilesAreBounded(t *testing.T) {
 		}
 	}
 	l, _ = open(t, dir, 1000)
-	got := l.Entries(1000)
+	got := l.Entries(Query{Last: 1000})
 	if len(got) < 8 || got[len(got)-1].On != "pop p99" || got[0].On == got[1].On {
 		t.Errorf("%d entries, the last %+v", len(got), got[len(got)-1])
 	}
 	for range 2 * kept {
 		l.Record(Entry{Act: Undrain})
 	}
-	if n := len(l.Entries(1 << 20)); n != kept {
+	if n := len(l.Entries(Query{Last: 1 << 20})); n != kept {
 		t.Errorf("%d entries in memory, want %d", n, kept)
 	}
 }
@@ -104,7 +105,7 @@ func TestLongTextsAreCut(t *testing.T) {
 	l, _ := open(t, t.TempDir(), 0)
 	l.Record(Entry{Act: Reload, Error: strings.Repeat("é", maxText)})
 	l.Record(Entry{Act: Reload, What: "x" + strings.Repeat("é", maxText)})
-	for _, e := range l.Entries(2) {
+	for _, e := range l.Entries(Query{Last: 2}) {
 		if n := len(e.Error) + len(e.What); n > maxText || n < maxText-1 {
 			t.Errorf("%d bytes", n)
 		}
@@ -114,9 +115,12 @@ func TestLongTextsAreCut(t *testing.T) {
 func TestAFileThatCannotBeWrittenLosesNothingElse(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "gone")
 	l, out := open(t, dir, 0)
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
 	l.Record(act(1))
-	if len(l.Entries(9)) != 1 || !strings.Contains(out.String(), "audit log not written") {
-		t.Errorf("%v, %s", l.Entries(9), out)
+	if len(l.Entries(Query{Last: 9})) != 1 || !strings.Contains(out.String(), "audit log not written") {
+		t.Errorf("%v, %s", l.Entries(Query{Last: 9}), out)
 	}
 	if err := os.MkdirAll(filepath.Join(dir, Name), 0o700); err != nil {
 		t.Fatal(err)
@@ -138,7 +142,56 @@ func TestActsAtOnceKeepTheirLines(t *testing.T) {
 	}
 	wg.Wait()
 	again, _ := open(t, dir, 0)
-	if got, want := again.Entries(99), l.Entries(99); len(got) != 40 || !reflect.DeepEqual(got, want) {
+	if got, want := again.Entries(Query{Last: 99}), l.Entries(Query{Last: 99}); len(got) != 40 || !reflect.DeepEqual(got, want) {
 		t.Errorf("%d entries on disk, %d in memory", len(got), len(want))
+	}
+}
+
+func TestQueries(t *testing.T) {
+	l, _ := open(t, "", 0)
+	for i, e := range []Entry{{Act: Drain, By: "ada"}, {Act: Reload, By: "bob"}, {Act: Drain, By: "bob"}, {Act: Undrain, By: "ada"}} {
+		e.At, e.On = time.Unix(int64(i), 0), fmt.Sprint(i)
+		l.Record(e)
+	}
+	for want, q := range map[string]Query{
+		"0 1 2 3": {Last: 9},
+		"2 3":     {Last: 2},
+		"":        {},
+		"1 2":     {Last: 9, By: "bob"},
+		"0 2":     {Last: 9, Act: Drain},
+		"2":       {Last: 1, Act: Drain},
+		"0":       {Last: 9, Act: Drain, By: "ada"},
+		"1 2 3":   {Last: 9, Since: time.Unix(1, 0)},
+		"3":       {Last: 9, Since: time.Unix(1, 0), By: "ada"},
+	} {
+		var got []string
+		for _, e := range l.Entries(q) {
+			got = append(got, e.On)
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%+v: %v, want %s", q, got, want)
+		}
+	}
+	if l.Entries(Query{}) == nil {
+		t.Error("nil, which is null in JSON")
+	}
+}
+
+func TestDoneSaysHowItEnded(t *testing.T) {
+	l, _ := open(t, filepath.Join(t.TempDir(), "made", "here"), 0)
+	before := time.Now()
+	if err := l.Done(Actor{"ada", "signal"}, Entry{Act: Reload, On: "config"}, nil); err != nil {
+		t.Error(err)
+	}
+	no := errors.New("no")
+	if err := l.Done(Actor{By: "bob"}, Entry{Act: Drain}, no); err != no {
+		t.Error(err)
+	}
+	got := l.Entries(Query{Last: 2})
+	if e := got[0]; e.By != "ada" || e.From != "signal" || e.On != "config" || e.Error != "" || e.At.Before(before) {
+		t.Errorf("%+v", e)
+	}
+	if e := got[1]; e.By != "bob" || e.Error != "no" {
+		t.Errorf("%+v", e)
 	}
 }

@@ -48,6 +48,7 @@ func commands() []command {
 		{name: "blackhole", args: "add|remove|list [ADDRESS] [--neighbor IP] [--for DURATION]", summary: "have upstreams discard the traffic to one attacked address", run: runBlackhole},
 		{name: "neighbor", args: "shutdown|enable ADDRESS [--text TEXT]", summary: "close a session with an upstream router, or open it again", run: runNeighbor},
 		{name: "dnssec", args: "status|ds|roll|seen|unsign|sign [ZONE] [flags]", summary: "show the keys of signed zones and the DS records for their parents, or change them", run: runDNSSEC},
+		{name: "audit", args: "[--last N] [--since DURATION] [--by PERSON] [--act KIND] [--admin IP:PORT]", summary: "show what operators did to a node", run: runAudit},
 		{name: "version", summary: "print the version", run: runVersion},
 		{name: "bfd", hidden: true, summary: "the process that BFD runs in, started by \"anyedge pop\" only", run: runBFD},
 		{name: "proxy", hidden: true, summary: "the worker, started by \"anyedge pop\" only", run: runWorker},

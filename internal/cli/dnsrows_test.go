@@ -10,6 +10,7 @@ import (
 
 	"anyedge/gslb"
 	"anyedge/gslb/dnssec"
+	"anyedge/internal/audit"
 	"anyedge/internal/fleet"
 )
 
@@ -107,7 +108,7 @@ func TestStatusAndReloadOfADNSNode(t *testing.T) {
 	}
 	do(1, "refused, everything stays as it was:\n"+file+":8:1: nonsense: ", "reload")
 	do(0, "the last good one stays: "+file+":8:1: nonsense: ", "status")
-	if acts := node.Audit(9); len(acts) != 2 || acts[0].By == "" || acts[0].Error != "" || acts[1].Error == "" {
+	if acts := node.Audit(audit.Query{Last: 9}); len(acts) != 2 || acts[0].By == "" || acts[0].Error != "" || acts[1].Error == "" {
 		t.Errorf("%+v", acts)
 	}
 }

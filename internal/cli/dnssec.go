@@ -14,6 +14,7 @@ import (
 
 	"anyedge/gslb"
 	"anyedge/gslb/dnssec"
+	"anyedge/internal/audit"
 	"anyedge/internal/ops"
 )
 
@@ -54,7 +55,7 @@ func changeKeys(ctx context.Context, n *gslb.Node, r ops.Request) error {
 	if err := r.Decode(&req); err != nil {
 		return err
 	}
-	who := gslb.Actor{By: req.By, From: r.Remote.String()}
+	who := audit.Actor{By: req.By, From: r.Remote.String()}
 	var err error
 	switch role := dnssec.Role(req.Role); {
 	case req.By == "":

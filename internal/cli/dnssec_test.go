@@ -115,7 +115,7 @@ func TestDNSSEC(t *testing.T) {
 	do(0, "", "sign", "edge.example")
 	await("the zone stays", func(z gslb.ZoneKeysStatus) bool { return z.InForce == 4 && z.Waiting == "" })
 
-	acts := node.Audit(100)
+	acts := node.Audit(audit.Query{Last: 100})
 	if last := acts[len(acts)-1]; last.Act != audit.DNSSECKeys || last.What != "sign" || last.On != "zone edge.example" || last.By == "" || last.Error != "" {
 		t.Errorf("the last act is %+v", last)
 	}

@@ -12,6 +12,7 @@ import (
 // runGSLB runs a DNS node.
 func runGSLB(c *invocation) error {
 	file := c.flags.String("config", "", "the node's config `file`")
+	state := c.flags.String("state-dir", stateDirectory(), "a `directory` of this node's own, for the log of operators' acts; without one it is in memory only")
 	if err := c.parse(0); err != nil {
 		return err
 	}
@@ -40,6 +41,7 @@ func runGSLB(c *invocation) error {
 	runtime.GOMAXPROCS(cores + gslb.SpareProcessors)
 	node, err := gslb.NewNode(gslb.NodeOptions{
 		File: *file, Config: cfg, Store: store, Sealer: sealer, Log: log, Registry: registry, Sockets: cores,
+		StateDir: *state,
 	})
 	if err != nil {
 		return err

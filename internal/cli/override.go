@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"anyedge/configs"
+	"anyedge/internal/audit"
 	"anyedge/internal/fleet"
 	"anyedge/internal/ops"
 	"anyedge/pop"
@@ -44,7 +45,7 @@ func override(ctx context.Context, a *pop.Agent, r ops.Request) error {
 	if req.Name != "" {
 		name = req.Name
 	}
-	who := pop.Actor{By: req.By, From: r.Remote.String()}
+	who := audit.Actor{By: req.By, From: r.Remote.String()}
 	o := fleet.Override{Scope: req.Scope, Name: name, Prefix: req.Prefix, Action: req.Action, Force: req.Force, Reason: req.Reason}
 	checked := o // as it would be written
 	checked.By, checked.At = who.By, time.Now()

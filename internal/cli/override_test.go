@@ -57,7 +57,7 @@ func TestOverrideReachesTheFleet(t *testing.T) {
 	if all := overrides(t, store); len(all) != 5 || all["pop/iad"].Action != "" {
 		t.Errorf("%v", all)
 	}
-	list := agent.Audit(100)
+	list := agent.Audit(audit.Query{Last: 100})
 	if n := len(list); n != 7 || list[4].Act != audit.Override || !list[4].Forced || list[4].What != "withdraw: maintenance" || list[6].Act != audit.ClearOverride || list[6].On != "PoP iad" {
 		t.Errorf("%+v", list)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"anyedge/configs"
+	"anyedge/internal/audit"
 	"anyedge/internal/daemon"
 	"anyedge/internal/fleet"
 	"anyedge/internal/ops"
@@ -190,18 +191,12 @@ func popEndpoints(a *pop.Agent) []ops.Endpoint {
 		get("/v1/pools", "backends and how they are doing", func() any { return a.Pools() }),
 		get("/v1/tickets", "session ticket keys, without the keys", func() any { return a.Tickets() }),
 		{Method: http.MethodGet, Path: "/v1/explain", Doc: "why a route is announced as it is, and the last decisions; ?prefix=P&last=N", Handle: explain(a)},
-		{Method: http.MethodGet, Path: "/v1/audit", Doc: "what operators did to this node; ?last=N",
-			Handle: func(_ context.Context, r ops.Request) (any, error) {
-				n, err := last(r, 100)
-				return map[string]any{"entries": a.Audit(n)}, err
-			}},
+		auditEndpoint(a.Audit),
 		get("/v1/drain", "every drain in the fleet", func() any { return map[string]any{"drains": a.Drains()} }),
 		get("/v1/override", "every override in force in the fleet", func() any { return map[string]any{"overrides": a.Overrides()} }),
 		{Method: http.MethodPost, Path: "/v1/override", Doc: "put an override in force for a while, or clear one",
 			Handle: func(ctx context.Context, r ops.Request) (any, error) { return nil, override(ctx, a, r) }},
-		reloadEndpoint(func(ctx context.Context, by, from string) error {
-			return a.ReloadBy(ctx, pop.Actor{By: by, From: from})
-		}),
+		reloadEndpoint(a.ReloadBy),
 		{Method: http.MethodPost, Path: "/v1/drain", Doc: "begin or end a drain of a node, a PoP or a region, or of one prefix there",
 			Handle: func(ctx context.Context, r ops.Request) (any, error) { return nil, drain(ctx, a, r) }},
 	}
@@ -222,7 +217,7 @@ func drain(ctx context.Context, a *pop.Agent, r ops.Request) error {
 	if req.Name != "" {
 		name = req.Name
 	}
-	who := pop.Actor{By: req.By, From: r.Remote.String()}
+	who := audit.Actor{By: req.By, From: r.Remote.String()}
 	d := fleet.Drain{Scope: req.Scope, Name: name, Prefix: req.Prefix, By: req.By, Reason: req.Reason}
 	err := d.Validate()
 	if err != nil {

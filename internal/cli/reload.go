@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 
+	"anyedge/internal/audit"
 	"anyedge/internal/ops"
 )
 
@@ -13,14 +14,14 @@ type ReloadRequest struct {
 }
 
 // reloadEndpoint has a node read its config again; reload is what SIGHUP does too.
-func reloadEndpoint(reload func(ctx context.Context, by, from string) error) ops.Endpoint {
+func reloadEndpoint(reload func(context.Context, audit.Actor) error) ops.Endpoint {
 	return ops.Endpoint{Method: http.MethodPost, Path: "/v1/reload", Doc: "read the config file and all that it names again, whole or not at all",
 		Handle: func(ctx context.Context, r ops.Request) (any, error) {
 			var req ReloadRequest
 			if err := r.Decode(&req); err != nil {
 				return nil, err
 			}
-			if err := reload(ctx, req.By, r.Remote.String()); err != nil {
+			if err := reload(ctx, audit.Actor{By: req.By, From: r.Remote.String()}); err != nil {
 				return nil, ops.Conflict("refused, everything stays as it was:\n%w", err)
 			}
 			return nil, nil

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"anyedge/configs"
+	"anyedge/internal/audit"
 	"anyedge/internal/ops"
 	"anyedge/pop"
 	"anyedge/pop/rollout"
@@ -61,7 +62,7 @@ func changeRollout(ctx context.Context, a *pop.Agent, r ops.Request) error {
 	if (c.Start != nil) != (c.Action == "start") {
 		return ops.BadRequest("start: goes with action start, and only with it")
 	}
-	who := pop.Actor{By: c.By, From: r.Remote.String()}
+	who := audit.Actor{By: c.By, From: r.Remote.String()}
 	var err error
 	switch c.Action {
 	case "start":

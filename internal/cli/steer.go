@@ -16,6 +16,7 @@ import (
 
 	"anyedge/configs"
 	"anyedge/gslb"
+	"anyedge/internal/audit"
 	"anyedge/internal/fleet"
 	"anyedge/internal/ops"
 )
@@ -57,11 +58,8 @@ func gslbEndpoints(n *gslb.Node) []ops.Endpoint {
 		}),
 		{Method: http.MethodPost, Path: "/v1/steer/override", Doc: "put an override of steering in force for a while, or clear one",
 			Handle: func(ctx context.Context, r ops.Request) (any, error) { return nil, overrideSteering(ctx, n, r) }},
-		reloadEndpoint(func(_ context.Context, by, from string) error { return n.ReloadBy(gslb.Actor{By: by, From: from}) }),
-		get("/v1/audit", "what operators did to this node; ?last=N", func(r ops.Request) (any, error) {
-			most, err := last(r, 100)
-			return map[string]any{"entries": n.Audit(most)}, err
-		}),
+		reloadEndpoint(n.ReloadBy),
+		auditEndpoint(n.Audit),
 	}
 }
 
@@ -114,7 +112,7 @@ func overrideSteering(ctx context.Context, n *gslb.Node, r ops.Request) error {
 		return err
 	}
 	o := fleet.SteerOverride{Names: req.Names, Pops: req.Pops, Only: req.Action == actionOnly, Reason: req.Reason}
-	who := gslb.Actor{By: req.By, From: r.Remote.String()}
+	who := audit.Actor{By: req.By, From: r.Remote.String()}
 	checked := o // as it would be written
 	checked.By, checked.At = who.By, time.Now()
 	checked.Until = checked.At.Add(req.For.Std())

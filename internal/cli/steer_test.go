@@ -15,6 +15,7 @@ import (
 	"anyedge/configs"
 	"anyedge/gslb"
 	"anyedge/gslb/steer/rtt"
+	"anyedge/internal/audit"
 	"anyedge/internal/fleet"
 )
 
@@ -159,7 +160,7 @@ func TestSteerExplainsPlansAndOverrules(t *testing.T) {
 		t.Fatal(errOut)
 	}
 	await(t, "it is gone", func() bool { return len(node.Overrides()) == 0 })
-	acts := node.Audit(9)
+	acts := node.Audit(audit.Query{Last: 9})
 	if len(acts) != 2 || acts[0].Act != "steer_override" || acts[1].Act != "clear_steer_override" || acts[0].By == "" || acts[0].From == "" {
 		t.Errorf("%+v", acts)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"anyedge/configs"
+	"anyedge/internal/audit"
 	"anyedge/internal/ops"
 	"anyedge/pop"
 )
@@ -68,7 +69,7 @@ func blackhole(ctx context.Context, a *pop.Agent, r ops.Request) error {
 	if !req.Address.IsValid() {
 		return ops.BadRequest("address: required")
 	}
-	who := pop.Actor{By: req.By, From: r.Remote.String()}
+	who := audit.Actor{By: req.By, From: r.Remote.String()}
 	if !req.Blackhole {
 		found, err := a.RemoveBlackhole(ctx, who, req.Address)
 		if err == nil && !found {
@@ -87,7 +88,7 @@ func neighbor(a *pop.Agent, r ops.Request) error {
 	if err := r.Decode(&req); err != nil {
 		return err
 	}
-	who := pop.Actor{By: req.By, From: r.Remote.String()}
+	who := audit.Actor{By: req.By, From: r.Remote.String()}
 	switch {
 	case !req.Address.IsValid():
 		return ops.BadRequest("address: required")

@@ -19,7 +19,7 @@ import (
 // that its non-test code may import. Leaves have an empty list.
 var allowed = map[string][]string{
 	".":            {"internal/cli"},
-	"internal/cli": {"bgp", "bgp/bfd", "configs", "gslb", "gslb/dnssec", "internal/daemon", "internal/fleet", "internal/health", "internal/lab", "internal/ops", "origin/demo", "pop", "pop/headroom", "pop/link", "pop/preflight", "pop/proxy", "pop/rollout", "pop/vrrp"},
+	"internal/cli": {"bgp", "bgp/bfd", "configs", "gslb", "gslb/dnssec", "internal/audit", "internal/daemon", "internal/fleet", "internal/health", "internal/lab", "internal/ops", "origin/demo", "pop", "pop/headroom", "pop/link", "pop/preflight", "pop/proxy", "pop/rollout", "pop/vrrp"},
 	"internal/lab": {"bgp", "configs", "gslb", "gslb/steer", "internal/daemon", "internal/fleet", "internal/ops", "pop"},
 
 	// The agent is where everything about a node meets; the data path does not
