@@ -323,7 +323,7 @@ func (a *Agent) report(s state) fleet.Report {
 		}
 	}
 	a.roller.report(&r)
-	r.Prefixes, r.PrefixesOmitted = reportedPrefixes(a.controller.cfg.BGP, s.Announced, s.Except)
+	reportRoutes(&r, a.controller.cfg.BGP, s.Announced, s.Except)
 	if v := s.Worker.vitals; v != nil {
 		for _, u := range v.Usage {
 			r.Usage = append(r.Usage, fleet.Usage(u))

@@ -1,6 +1,7 @@
 package pop
 
 import (
+	"cmp"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -38,27 +39,19 @@ func routesIn(cfg *configs.BGP, state func(netip.Prefix) string) []bgp.Announcem
 	table := actions(cfg)
 	var routes []bgp.Announcement
 	for _, p := range slices.SortedFunc(slices.Values(cfg.Prefixes), netip.Prefix.Compare) {
-		base := bgp.Announcement{Prefix: p, NextHop: cfg.NextHop.IPv4}
+		s, withheld := state(p), ""
+		if s == "" {
+			s, withheld = configs.StateAnnounce, withheldWithdrawn
+		}
+		base := shaped(cfg, table, s)
+		base.Prefix, base.NextHop, base.Withheld = p, cfg.NextHop.IPv4, cmp.Or(withheld, base.Withheld)
 		if p.Addr().Is6() {
 			base.NextHop = cfg.NextHop.IPv6
 		}
-		s := state(p)
-		if s == "" {
-			base.Withheld = withheldWithdrawn
-			s = configs.StateAnnounce
-		}
-		shape := cfg.Shape(s)
-		base.MED, base.Prepend = shape.MED, shape.Prepend
-		base.Communities, base.LargeCommunities, base.ExtendedCommunities =
-			communities(shape.Communities, shape.LargeCommunities, shape.ExtendedCommunities)
 		var groups []bgp.Announcement // alike but for their neighbors
 		for i := range cfg.Neighbors {
 			n := &cfg.Neighbors[i]
-			// The config was validated: every name is in the table.
-			one, err := table.Apply(base, slices.Concat(shape.Actions, n.Actions.In(s))...)
-			if err != nil {
-				panic(err)
-			}
+			one := apply(table, base, n.Actions.In(s))
 			k := slices.IndexFunc(groups, func(g bgp.Announcement) bool {
 				g.Neighbors = nil
 				return reflect.DeepEqual(g, one)
@@ -71,6 +64,25 @@ func routesIn(cfg *configs.BGP, state func(netip.Prefix) string) []bgp.Announcem
 		routes = append(routes, groups...)
 	}
 	return routes
+}
+
+// shaped is what all neighbors get of any prefix in a state, but for the actions
+// of a neighbor.
+func shaped(cfg *configs.BGP, table bgp.Actions, state string) bgp.Announcement {
+	shape := cfg.Shape(state)
+	base := bgp.Announcement{MED: shape.MED, Prepend: shape.Prepend}
+	base.Communities, base.LargeCommunities, base.ExtendedCommunities =
+		communities(shape.Communities, shape.LargeCommunities, shape.ExtendedCommunities)
+	return apply(table, base, shape.Actions)
+}
+
+// apply applies actions of a config that was validated: every name is in the table.
+func apply(table bgp.Actions, a bgp.Announcement, names []string) bgp.Announcement {
+	a, err := table.Apply(a, names...)
+	if err != nil {
+		panic(err)
+	}
+	return a
 }
 
 // actions is a config's table in the speaker's terms.
@@ -101,21 +113,4 @@ func parsed[C any](texts []string, parse func(string) (C, error)) []C {
 		all = append(all, c)
 	}
 	return all
-}
-
-// normalShape is the route of normal service with its actions, as far as it is
-// the same for all neighbors.
-func normalShape(cfg *configs.BGP) configs.RouteShape {
-	s := cfg.Announce
-	s.Communities = slices.Clone(s.Communities)
-	for _, name := range s.Actions {
-		i := slices.IndexFunc(cfg.Actions, func(a configs.Action) bool { return a.Name == name })
-		a := cfg.Actions[i]
-		s.Prepend = min(s.Prepend+a.Prepend, 16)
-		if a.MED != nil {
-			s.MED = *a.MED
-		}
-		s.Communities = append(s.Communities, a.Communities...)
-	}
-	return s
 }

@@ -28,7 +28,8 @@ const (
 type roller struct {
 	fleet   *fleet.Fleet
 	node    configs.Node
-	ttl     time.Duration // age at which a report counts no more
+	fixed   map[string]string // of the config that the node was started with, and of each one since
+	ttl     time.Duration     // age at which a report counts no more
 	log     *slog.Logger
 	metrics *metrics
 	// reload puts a config in force, or changes nothing.
@@ -50,10 +51,16 @@ type roller struct {
 }
 
 func newRoller(f *fleet.Fleet, cfg *configs.Pop, files *configFiles, log *slog.Logger, m *metrics) *roller {
-	return &roller{
+	o := &roller{
 		fleet: f, node: cfg.Node, ttl: cfg.Fleet.ReportTTL.Std(), log: log, metrics: m,
 		files: files, follower: rollout.NewFollower(cfg.Node.Name),
 	}
+	// The text, since cfg has the paths as this node sees them. What cannot be
+	// parsed is not told, and then nobody can compare.
+	if written, err := configs.ParsePop(files.file, files.source); err == nil {
+		o.fixed = configs.FixedKeys(written)
+	}
+	return o
 }
 
 // validRollout is [fleet.Config].ValidRollout.
@@ -91,7 +98,7 @@ func healthOf(state string) rollout.Health {
 func (o *roller) report(r *fleet.Report) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	r.Config = o.files.sum()
+	r.Config, r.Fixed = o.files.sum(), o.fixed
 	tried, failed := o.follower.Failure()
 	if part := (fleet.RolloutReport{Taken: o.files.mark.Generation, Tried: tried, Failed: failed}); part != (fleet.RolloutReport{}) {
 		r.Rollout = &part

@@ -485,6 +485,7 @@ func TestWhatIsNotRolledOut(t *testing.T) {
 		return sum
 	}
 	fra, iad := put(e.texts["fra"]), put(e.texts["iad"])
+	restart := put(strings.Replace(e.texts["iad"], "fall: 3", "fall: 4", 1) + "log: {level: debug}\n")
 	for want, req := range map[string]StartRollout{
 		"steps: none":                   {},
 		"there is no document":          {Documents: []string{strings.Repeat("0", 64)}},
@@ -494,9 +495,21 @@ func TestWhatIsNotRolledOut(t *testing.T) {
 		"order: no config is for PoP x": {Documents: []string{fra}, Order: []string{"x"}},
 		"fra-1 again":                   {Documents: []string{fra, fra}},
 		"soak:":                         {Documents: []string{fra}, Soak: configs.Duration(time.Millisecond)},
+		"iad-1 needs a restart to take the change of health, log.level": {Documents: []string{fra, restart}},
 	} {
 		if err := a.StartRollout(ctx, kim, req); !errors.Is(err, ErrRollout) || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)
 		}
 	}
+	if a.Rollout().Rollout != nil {
+		t.Fatal("a rollout that was refused has begun")
+	}
+	// Started by force, it stops at the node that would have to be restarted.
+	if err := a.StartRollout(ctx, kim, StartRollout{Documents: []string{fra, restart}, Soak: configs.Duration(100 * time.Millisecond), Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	if r := e.ends(rollout.Failed); !strings.Contains(r.Reason, "iad-1: refused: health changed: that needs a restart") {
+		t.Errorf("reason %q", r.Reason)
+	}
+	e.runs(e.texts)
 }

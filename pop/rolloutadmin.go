@@ -63,7 +63,7 @@ type StartRollout struct {
 	Take   configs.Duration `json:"take,omitempty"` // default 1m
 	Note   string           `json:"note,omitempty"`
 	Retire []netip.Prefix   `json:"retire,omitempty"` // may lose all their PoPs
-	Force  bool             `json:"force,omitempty"`  // whatever the fleet looks like
+	Force  bool             `json:"force,omitempty"`  // whatever the fleet looks like, and whatever needs a restart
 }
 
 // Rollout returns the newest rollout as this node sees it.
@@ -110,7 +110,7 @@ func (a *Agent) PutConfig(ctx context.Context, text []byte) (sum string, err err
 	if len(text) > fleet.MaxValue {
 		return "", refuseRollout("the config has %d bytes, more than %d", len(text), fleet.MaxValue)
 	}
-	cfg, _, err := configs.InterpretPop("config", text)
+	cfg, err := configs.ParsePop("config", text)
 	if err != nil {
 		return "", refuseRollout("%w", err)
 	}
@@ -123,9 +123,9 @@ func (a *Agent) PutConfig(ctx context.Context, text []byte) (sum string, err err
 }
 
 // StartRollout starts a rollout of configs that were put before. Who does it is
-// who.By. It refuses one
-// beside another, one of nodes that are not heard of, and one that would leave
-// a prefix with too few PoPs, as "anyedge check --against-fleet" does.
+// who.By. It refuses one beside another, one of nodes that are not heard of, one
+// that nodes would have to be restarted for, and one that would leave a prefix with
+// too few PoPs, as "anyedge check --against-fleet" does.
 func (a *Agent) StartRollout(ctx context.Context, who audit.Actor, req StartRollout) error {
 	r, err := a.startRollout(ctx, who, req)
 	e := audit.Entry{Act: audit.Rollout, On: "the fleet", What: "start: " + req.Note, Forced: req.Force}
@@ -141,7 +141,7 @@ func (a *Agent) startRollout(ctx context.Context, who audit.Actor, req StartRoll
 		return rollout.Rollout{}, errors.New("the fleet store is out of reach")
 	}
 	var steps []rollout.Step
-	var plans []preflight.Plan
+	var set []*configs.Pop
 	for _, sum := range req.Documents {
 		text, err := a.fleet.Document(ctx, sum)
 		if errors.Is(err, fleet.ErrNotFound) {
@@ -150,7 +150,7 @@ func (a *Agent) startRollout(ctx context.Context, who audit.Actor, req StartRoll
 		if err != nil {
 			return rollout.Rollout{}, err
 		}
-		cfg, _, err := configs.InterpretPop("config", text)
+		cfg, err := configs.ParsePop("config", text)
 		if err != nil {
 			return rollout.Rollout{}, refuseRollout("%w", err)
 		}
@@ -158,7 +158,7 @@ func (a *Agent) startRollout(ctx context.Context, who audit.Actor, req StartRoll
 		if err != nil {
 			return rollout.Rollout{}, err
 		}
-		plans = append(plans, PlanOf(cfg))
+		set = append(set, cfg)
 		i := slices.IndexFunc(steps, func(s rollout.Step) bool { return s.Pop == cfg.Node.Pop })
 		if i < 0 {
 			i, steps = len(steps), append(steps, rollout.Step{Pop: cfg.Node.Pop})
@@ -170,7 +170,7 @@ func (a *Agent) startRollout(ctx context.Context, who audit.Actor, req StartRoll
 		return rollout.Rollout{}, err
 	}
 	if !req.Force {
-		if err := refusal(preflight.Judge(Announcers(a.Fleet().Nodes), plans, req.Retire)); err != nil {
+		if err := refusal(Preflight(a.Fleet().Nodes, set, req.Retire)); err != nil {
 			return rollout.Rollout{}, err
 		}
 	}
@@ -229,6 +229,9 @@ func inOrder(steps []rollout.Step, order []string) ([]rollout.Step, error) {
 // refusal is why a set must not go out, or nil.
 func refusal(r preflight.Result) error {
 	var lines []string
+	for _, n := range r.Restarts {
+		lines = append(lines, fmt.Sprintf("%s needs a restart to take the change of %s", n.Node, strings.Join(n.Keys, ", ")))
+	}
 	for _, p := range r.Prefixes {
 		if p.Refused != "" {
 			lines = append(lines, fmt.Sprintf("%v: %s (%s)", p.Prefix, p.Refused, strings.Join(p.Culprits, ", ")))

@@ -56,11 +56,15 @@ func (c *invocation) checkAgainstFleet(files []string, admin netip.AddrPort, ret
 	if err != nil {
 		return err
 	}
-	var plans []preflight.Plan
+	var written []*configs.Pop
 	for _, s := range set {
-		plans = append(plans, pop.PlanOf(s.cfg))
+		cfg, err := configs.ParsePop(s.source.File(), s.source.Data())
+		if err != nil {
+			return err
+		}
+		written = append(written, cfg)
 	}
-	result := preflight.Judge(pop.Announcers(nodes), plans, retire)
+	result := pop.Preflight(nodes, written, retire)
 	if asJSON {
 		e := json.NewEncoder(c.out)
 		e.SetIndent("", "  ")
@@ -107,6 +111,12 @@ func printPreflight(out io.Writer, r preflight.Result, files, nodes int) error {
 			fmt.Fprintf(w, "  refused\t%s\n", p.Refused)
 		}
 	}
+	for _, c := range r.Neighbors {
+		fmt.Fprintf(w, "neighbor %v\t%s\t%s (PoP %s)\t%s\n", c.Neighbor, c.Kind, c.Node, c.Pop, neighborChange(c))
+	}
+	for _, n := range r.Restarts {
+		fmt.Fprintf(w, "restart\t%s (PoP %s)\tto take the change of %s\n", n.Node, n.Pop, strings.Join(n.Keys, ", "))
+	}
 	fmt.Fprintf(w, "configs: %d, nodes in the fleet: %d, prefixes unchanged: %d, min_pops: %d\n", files, nodes, same, r.MinPops)
 	return w.Flush()
 }
@@ -123,6 +133,17 @@ func attributes(r *preflight.Route) string {
 		return "not announced"
 	}
 	return r.String()
+}
+
+// neighborChange says what a neighbor gets before and after.
+func neighborChange(c preflight.NeighborChange) string {
+	switch c.Kind {
+	case preflight.Added:
+		return c.To.String()
+	case preflight.Removed:
+		return c.From.String()
+	}
+	return c.From.String() + " -> " + c.To.String()
 }
 
 // readFleet returns what the fleet's nodes report: through a node's admin API if

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"anyedge/configs"
 	"anyedge/internal/fleet"
 	"anyedge/internal/ops"
 	"anyedge/pop"
@@ -42,7 +43,13 @@ func edit(t *testing.T, name string, replace ...string) string {
 }
 
 func TestCheckAgainstFleet(t *testing.T) {
-	f := pop.Fleet{Connected: true, Nodes: []pop.Reported{{Report: report("fra-1", "fra"), Fresh: true}, {Report: report("iad-1", "iad"), Fresh: true}}}
+	running, err := configs.ParsePop("fra.yaml", []byte(announcingPop))
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := report("fra-1", "fra")
+	one.Fixed, one.Neighbors = configs.FixedKeys(running), []fleet.Neighbor{{Address: netip.MustParseAddr("10.0.1.254")}}
+	f := pop.Fleet{Connected: true, Nodes: []pop.Reported{{Report: one, Fresh: true}, {Report: report("iad-1", "iad"), Fresh: true}}}
 	admin := serveAdmin(t, []ops.Endpoint{canned("/v1/fleet", f)})
 	fra := func(replace ...string) string { return edit(t, "fra.yaml", replace...) }
 	iad := func(replace ...string) string {
@@ -58,6 +65,14 @@ func TestCheckAgainstFleet(t *testing.T) {
 			[]string{"fra.yaml: a valid pop config", "configs: 1, nodes in the fleet: 2, prefixes unchanged: 1, min_pops: 1"}, nil},
 		"attributes": {[]string{"--config", fra("med: 10", `med: 20, communities: ["65000:7"]`)}, 0,
 			[]string{"192.0.2.0/24  healthy at 2 (fra, iad), then 2 (fra, iad)", "changed     fra-1 (PoP fra)", "MED 10, prepend 0 -> MED 20, prepend 0, 65000:7"}, nil},
+		"one neighbor gets something else": {[]string{"--config", fra("asn: 64500}", "asn: 64500, actions: {announce: [hide]}}, {address: 10.0.1.253, asn: 64500}",
+			"  announce:", "  actions: [{name: hide, withhold: true}]\n  announce:")}, 0,
+			[]string{"prefixes unchanged: 1", "neighbor 10.0.1.253  added    fra-1 (PoP fra)  as for all neighbors\n",
+				"neighbor 10.0.1.254  changed  fra-1 (PoP fra)  as for all neighbors -> withheld\n"}, nil},
+		"another neighbor": {[]string{"--config", fra("10.0.1.254", "10.0.1.253")}, 0, []string{"neighbor 10.0.1.254  removed  fra-1 (PoP fra)  as for all neighbors\n"}, nil},
+		"a restart": {[]string{"--config", fra("asn: 64512", "asn: 64513", "router_id: 10.0.1.1", "router_id: 10.0.1.9")}, 0,
+			[]string{"restart  fra-1 (PoP fra)  to take the change of bgp.asn, bgp.router_id\n"}, nil},
+		"a node that says less": {[]string{"--config", iad("asn: 64512", "asn: 64513")}, 0, []string{"note: iad-1 does not say who its neighbors are"}, nil},
 		"one moves its prefix": {[]string{"--config", fra("[192.0.2.0/24]", moved)}, 0,
 			[]string{"removed", "added", "healthy at no PoP, then 1 (fra)", "healthy at 2 (fra, iad), then 1 (iad)"}, nil},
 		"both do": {[]string{"--config", fra("[192.0.2.0/24]", moved), "--config", iad("[192.0.2.0/24]", moved)}, 1,

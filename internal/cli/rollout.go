@@ -114,7 +114,7 @@ func startRollout(c *invocation) error {
 	c.flags.TextVar(&req.Soak, "soak", configs.Duration(2*time.Minute), "how long each PoP must stay well on its new configs")
 	c.flags.TextVar(&req.Take, "take", configs.Duration(time.Minute), "how long its nodes may need to get there")
 	c.flags.StringVar(&req.Note, "reason", "", "why, for whoever looks")
-	c.flags.BoolVar(&req.Force, "force", false, "start although a prefix would be left with too few PoPs")
+	c.flags.BoolVar(&req.Force, "force", false, "start although a prefix would be left with too few PoPs, or a node has to be restarted to take its config")
 	c.flags.Func("retire", "a `prefix` that is meant to be announced nowhere any more; can be given again", func(s string) error {
 		p, err := netip.ParsePrefix(s)
 		req.Retire = append(req.Retire, p.Masked())

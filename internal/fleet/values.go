@@ -38,7 +38,9 @@ const (
 // stay small.
 const (
 	MaxPrefixes    = 128
-	MaxCommunities = 32 // of one prefix
+	MaxCommunities = 32 // of one route
+	MaxNeighbors   = 64
+	maxFixed       = 64
 )
 
 // Bounds on what one value may hold.
@@ -74,9 +76,15 @@ type Report struct {
 	// is how many more there are.
 	Prefixes        []Prefix `json:"prefixes,omitempty"`
 	PrefixesOmitted int      `json:"prefixes_omitted,omitempty"`
+	// Neighbors are the BGP neighbors, at most MaxNeighbors.
+	Neighbors []Neighbor `json:"neighbors,omitempty"`
 	// Config is the SHA-256 sum of the config in force, in hex; empty if it is
 	// not known.
 	Config string `json:"config,omitempty"`
+	// Fixed are the keys of the config in force whose change needs a restart, each
+	// with a sum of its value, by which another config can be compared; empty if
+	// they are not known.
+	Fixed map[string]string `json:"fixed,omitempty"`
 	// Rollout is the node's part in rollouts of configs; nil while it has none.
 	Rollout *RolloutReport `json:"rollout,omitempty"`
 	// Sequence is set by PutReport to a number that differs from the one
@@ -100,6 +108,22 @@ type Prefix struct {
 	MED          uint32       `json:"med,omitempty"`
 	Prepend      int          `json:"prepend,omitempty"`
 	Communities  []string     `json:"communities,omitempty"`
+}
+
+// Neighbor is an upstream router of a node.
+type Neighbor struct {
+	Address netip.Addr `json:"address"`
+	// Own is what it gets of every prefix in normal service, in place of the
+	// attributes of Prefixes; nil if it gets those.
+	Own *NeighborRoute `json:"own,omitempty"`
+}
+
+// NeighborRoute is the route that one neighbor gets of every prefix.
+type NeighborRoute struct {
+	Withheld    bool     `json:"withheld,omitempty"` // it gets none
+	MED         uint32   `json:"med,omitempty"`
+	Prepend     int      `json:"prepend,omitempty"`
+	Communities []string `json:"communities,omitempty"`
 }
 
 // Usage is how much of one bounded resource is in use, both in the resource's
@@ -233,6 +257,13 @@ func (r *Report) validate() error {
 	}
 	errs = append(errs, checkUsage(r.Usage)...)
 	errs = append(errs, checkPrefixes(r.Prefixes)...)
+	errs = append(errs, checkNeighbors(r.Neighbors)...)
+	if len(r.Fixed) > maxFixed {
+		errs = append(errs, fmt.Errorf("fixed: more than %d", maxFixed))
+	}
+	for key, sum := range r.Fixed {
+		errs = append(errs, checkText("fixed", key), checkText("fixed", sum))
+	}
 	return errors.Join(errs...)
 }
 
@@ -245,12 +276,32 @@ func checkPrefixes(list []Prefix) (errs []error) {
 			errs = append(errs, fmt.Errorf("prefixes[%d]: not a prefix", i))
 		}
 		errs = append(errs, checkOneOf(fmt.Sprintf("prefixes[%d].announcement", i), p.Announcement, Announced, Depreferred, Withdrawn))
-		if len(p.Communities) > MaxCommunities {
-			errs = append(errs, fmt.Errorf("prefixes[%d].communities: more than %d", i, MaxCommunities))
+		errs = append(errs, checkCommunities(fmt.Sprintf("prefixes[%d].communities", i), p.Communities)...)
+	}
+	return errs
+}
+
+func checkNeighbors(list []Neighbor) (errs []error) {
+	if len(list) > MaxNeighbors {
+		errs = append(errs, fmt.Errorf("neighbors: more than %d", MaxNeighbors))
+	}
+	for i, n := range list {
+		if !n.Address.IsValid() {
+			errs = append(errs, fmt.Errorf("neighbors[%d].address: not an address", i))
 		}
-		for _, c := range p.Communities {
-			errs = append(errs, checkText(fmt.Sprintf("prefixes[%d].communities", i), c))
+		if n.Own != nil {
+			errs = append(errs, checkCommunities(fmt.Sprintf("neighbors[%d].own.communities", i), n.Own.Communities)...)
 		}
+	}
+	return errs
+}
+
+func checkCommunities(what string, list []string) (errs []error) {
+	if len(list) > MaxCommunities {
+		errs = append(errs, fmt.Errorf("%s: more than %d", what, MaxCommunities))
+	}
+	for _, c := range list {
+		errs = append(errs, checkText(what, c))
 	}
 	return errs
 }

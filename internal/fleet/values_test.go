@@ -50,6 +50,12 @@ func TestReportValidation(t *testing.T) {
 		{"prefixes[0]: not a prefix", func(r *Report) { r.Prefixes[0].Prefix = netip.Prefix{} }},
 		{"prefixes[0].announcement:", func(r *Report) { r.Prefixes[0].Announcement = "up" }},
 		{"prefixes[0].communities: more than 32", func(r *Report) { r.Prefixes[0].Communities = make([]string, 33) }},
+		{"neighbors: more than 64", func(r *Report) { r.Neighbors = make([]Neighbor, 65) }},
+		{"neighbors[0].address: not an address", func(r *Report) { r.Neighbors = []Neighbor{{}} }},
+		{"neighbors[0].own.communities: more than 32", func(r *Report) {
+			r.Neighbors = []Neighbor{{Address: netip.MustParseAddr("10.0.0.1"), Own: &NeighborRoute{Communities: make([]string, 33)}}}
+		}},
+		{"fixed:", func(r *Report) { r.Fixed = map[string]string{"bgp": strings.Repeat("x", maxText+1)} }},
 		{"prefixes[0].communities:", func(r *Report) { r.Prefixes[0].Communities = []string{strings.Repeat("x", maxText+1)} }},
 		{"usage[0].resource:", func(r *Report) { r.Usage = []Usage{{}} }},
 		{"usage[0].used:", func(r *Report) { r.Usage[0].Used = -1 }},

@@ -14,31 +14,37 @@ package preflight
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
 )
 
-// Route is how a prefix is announced in normal service.
+// Route is how a prefix is announced in normal service, to every neighbor that has
+// nothing of its own.
 type Route struct {
-	Prefix      netip.Prefix `json:"prefix"`
-	MED         uint32       `json:"med"`
-	Prepend     int          `json:"prepend"`
-	Communities []string     `json:"communities,omitempty"` // in any order
+	Prefix netip.Prefix `json:"prefix"`
+	Attributes
+}
+
+// Attributes are what neighbors see of a route.
+type Attributes struct {
+	MED         uint32   `json:"med"`
+	Prepend     int      `json:"prepend"`
+	Communities []string `json:"communities,omitempty"` // of all kinds, in any order
 }
 
 // Equal reports whether upstreams see no difference between two routes.
-func (r Route) Equal(o Route) bool {
+func (a Attributes) Equal(o Attributes) bool {
 	sorted := func(s []string) []string { return slices.Compact(slices.Sorted(slices.Values(s))) }
-	return r.Prefix == o.Prefix && r.MED == o.MED && r.Prepend == o.Prepend &&
-		slices.Equal(sorted(r.Communities), sorted(o.Communities))
+	return a.MED == o.MED && a.Prepend == o.Prepend && slices.Equal(sorted(a.Communities), sorted(o.Communities))
 }
 
-// String returns the route's attributes in words.
-func (r Route) String() string {
-	s := fmt.Sprintf("MED %d, prepend %d", r.MED, r.Prepend)
-	if len(r.Communities) > 0 {
-		s += ", " + strings.Join(r.Communities, " ")
+// String returns the attributes in words.
+func (a Attributes) String() string {
+	s := fmt.Sprintf("MED %d, prepend %d", a.MED, a.Prepend)
+	if len(a.Communities) > 0 {
+		s += ", " + strings.Join(a.Communities, " ")
 	}
 	return s
 }
@@ -54,6 +60,8 @@ type Node struct {
 	Routes  []Held
 	// Omitted is how many routes the report had no room for.
 	Omitted int
+	// Neighbors are the node's neighbors; none if it does not say.
+	Neighbors []Neighbor
 }
 
 // Held is a route that a node has now.
@@ -67,6 +75,9 @@ type Held struct {
 type Plan struct {
 	Node, Pop string
 	Routes    []Route
+	Neighbors []Neighbor
+	// Restart are the keys whose change the node takes by a restart only.
+	Restart []string
 	// MinPops is the config's bound on the PoPs that must serve a prefix.
 	MinPops int
 }
@@ -110,6 +121,11 @@ type Prefix struct {
 type Result struct {
 	MinPops  int      `json:"min_pops"` // the strictest of the set
 	Prefixes []Prefix `json:"prefixes"` // in order
+	// Neighbors are the changes of what single neighbors get, by node.
+	Neighbors []NeighborChange `json:"neighbors,omitempty"`
+	// Restarts are the nodes that do not take their configs by a reload, or a
+	// rollout, by name.
+	Restarts []Restart `json:"restarts,omitempty"`
 	// Notes are what an operator should know of the comparison itself.
 	Notes []string `json:"notes,omitempty"`
 	// OK is true if no prefix is refused.
@@ -140,6 +156,13 @@ func Judge(fleet []Node, set []Plan, retire []netip.Prefix) Result {
 		}
 		j.result.Prefixes = append(j.result.Prefixes, p)
 	}
+	for _, name := range slices.Sorted(maps.Keys(j.plan)) {
+		p := j.plan[name]
+		j.neighbors(p)
+		if len(p.Restart) > 0 {
+			j.result.Restarts = append(j.result.Restarts, Restart{name, p.Pop, p.Restart})
+		}
+	}
 	return j.result
 }
 
@@ -166,6 +189,9 @@ func (j *judgement) notes(set []Plan) {
 		}
 		if known && n.Pop != p.Pop {
 			j.note("%s moves from PoP %s to %s", p.Node, n.Pop, p.Pop)
+		}
+		if known && len(n.Routes) > 0 && len(n.Neighbors) == 0 {
+			j.note("%s does not say who its neighbors are: what each of them gets is not compared", p.Node)
 		}
 		if n.Omitted > 0 {
 			j.note("%s announces %d prefixes more than its report has room for: those of them that change count as added", p.Node, n.Omitted)
@@ -217,7 +243,7 @@ func (j *judgement) prefix(prefix netip.Prefix) Prefix {
 			c.Kind = Added
 		case to == nil:
 			c.Kind = Removed
-		case !from.Equal(*to):
+		case !from.Equal(to.Attributes):
 			c.Kind = Changed
 		default:
 			continue

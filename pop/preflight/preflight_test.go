@@ -15,7 +15,7 @@ var (
 
 // words builds a route of "PREFIX[*MED]": 1 and 2 are the prefixes above.
 func route(word string) Route {
-	r := Route{Prefix: one, Communities: []string{"65000:1", "no-export"}}
+	r := Route{one, Attributes{Communities: []string{"65000:1", "no-export"}}}
 	if word[0] == '2' {
 		r.Prefix = two
 	}
@@ -120,13 +120,14 @@ func TestStrictestBoundOfTheSetCounts(t *testing.T) {
 
 func TestNotesSayWhatTheComparisonCannotKnow(t *testing.T) {
 	fleet := fleetOf("fraA:1 iadA?:1 sinA!:1 amsA:1")
+	fleet[1].Neighbors = []Neighbor{{}}
 	fleet[0].Omitted = 7
 	set := setOf(0, "fraA:1 iadA:1 sinA:1 newA:1 amsA:1")
 	set[4].Pop = "lhr"
 	got := strings.Join(Judge(fleet, set, nil).Notes, "\n")
 	for _, want := range []string{
 		"fraA announces 7 prefixes more", "iadA has not been heard of", "sinA does not serve",
-		"newA is not part of the fleet", "amsA moves from PoP ams to lhr",
+		"newA is not part of the fleet", "fraA does not say who its neighbors are", "amsA moves from PoP ams to lhr",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("notes\n%s\ndo not say %q", got, want)
@@ -137,11 +138,11 @@ func TestNotesSayWhatTheComparisonCannotKnow(t *testing.T) {
 func TestOrderOfCommunitiesIsNoChange(t *testing.T) {
 	a, b := route("1"), route("1")
 	slices.Reverse(b.Communities)
-	if !a.Equal(b) {
+	if !a.Equal(b.Attributes) {
 		t.Error("not equal")
 	}
 	b.Communities = b.Communities[:1]
-	if a.Equal(b) {
+	if a.Equal(b.Attributes) {
 		t.Error("equal")
 	}
 }
