@@ -3,36 +3,12 @@ package pop
 import (
 	"net/netip"
 	"strings"
-	"time"
 
 	"anyedge/bgp"
 	"anyedge/configs"
 	"anyedge/internal/fleet"
 	"anyedge/pop/preflight"
 )
-
-// Fleet is what GET /v1/fleet shows: every node's report as this node has it.
-type Fleet struct {
-	Connected bool       `json:"connected"`
-	Nodes     []Reported `json:"nodes"` // by name
-}
-
-// Reported is a node's report.
-type Reported struct {
-	fleet.Report
-	// Fresh is true while the report counts: see [fleet.View.Fresh].
-	Fresh bool `json:"fresh"`
-}
-
-// Fleet returns what this node knows of the fleet's nodes.
-func (a *Agent) Fleet() Fleet {
-	view, now := a.fleet.View(), time.Now()
-	f := Fleet{Connected: view.Connected, Nodes: []Reported{}}
-	for _, s := range view.Reports {
-		f.Nodes = append(f.Nodes, Reported{s.Report, view.Fresh(s, now, a.started.Fleet.ReportTTL.Std())})
-	}
-	return f
-}
 
 // Preflight judges a set of configs against the fleet's reports: see
 // [preflight.Judge]. The paths in the configs are as they are written, since no
@@ -57,7 +33,7 @@ func announcers(nodes []Reported) []preflight.Node {
 	for _, r := range nodes {
 		n := preflight.Node{
 			Name: r.Node, Pop: r.Pop, Fresh: r.Fresh, Omitted: r.PrefixesOmitted, Neighbors: compared(r.Neighbors),
-			Serving: r.State == fleet.StateHealthy && r.Announcement == fleet.Announced && !r.Draining,
+			Serving: r.serving(),
 		}
 		for _, p := range r.Prefixes {
 			n.Routes = append(n.Routes, preflight.Held{

@@ -187,7 +187,7 @@ func popEndpoints(a *pop.Agent) []ops.Endpoint {
 	return []ops.Endpoint{
 		get("/v1/status", "health, announcement, guard, drain, worker, config and fleet", func() any { return a.Status() }),
 		get("/v1/routes", "what should be announced, and what is, to whom, and why not", func() any { return a.Routes() }),
-		get("/v1/fleet", "every node's report as this node has it", func() any { return a.Fleet() }),
+		get("/v1/fleet", "every node's report as this node has it, what the loss of each PoP would do, and the DNS nodes' plan", func() any { return a.Fleet() }),
 		get("/v1/pools", "backends and how they are doing", func() any { return a.Pools() }),
 		get("/v1/tickets", "session ticket keys, without the keys", func() any { return a.Tickets() }),
 		{Method: http.MethodGet, Path: "/v1/explain", Doc: "why a route is announced as it is, and the last decisions; ?prefix=P&last=N", Handle: explain(a)},

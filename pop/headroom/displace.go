@@ -40,6 +40,11 @@ func Fits(displaced []Usage, remaining [][]Usage) (bool, Shortfall) {
 	for _, u := range displaced {
 		need[u.Resource] += max(u.Used, 0)
 	}
+	return fits(need, free)
+}
+
+// fits is Fits of sums by resource.
+func fits(need, free map[string]float64) (bool, Shortfall) {
 	var short Shortfall
 	for _, r := range slices.Sorted(maps.Keys(need)) {
 		s := Shortfall{Resource: r, Needed: need[r], Free: free[r]}
@@ -70,35 +75,42 @@ type Loss struct {
 // names. A PoP's usage lists those of all its nodes; a resource may occur in it
 // many times.
 func NMinusOne(pops map[string][]Usage) []Loss {
-	all := make([]Loss, 0, len(pops))
 	names := slices.Sorted(maps.Keys(pops)) // sums in one order are the same each time
-	for _, lost := range names {
-		var remaining [][]Usage
-		after := make(map[string]Usage)
-		for _, pop := range names {
-			if pop != lost {
-				remaining = append(remaining, pops[pop])
-			}
-			for _, u := range pops[pop] {
-				sum := after[u.Resource]
-				sum.Used += max(u.Used, 0)
-				if pop != lost {
-					sum.Ceiling += max(u.Ceiling, 0)
-				}
-				after[u.Resource] = sum
-			}
+	own, all := make(map[string]sums, len(pops)), newSums()
+	for _, pop := range names {
+		own[pop] = newSums()
+		for _, u := range pops[pop] {
+			own[pop].add(u)
+			all.add(u)
 		}
-		l := Loss{Pop: lost, Level: OK}
-		for _, r := range slices.Sorted(maps.Keys(after)) {
-			if u := after[r]; u.Utilization() > l.Utilization {
+	}
+	losses := make([]Loss, 0, len(pops))
+	for _, lost := range names {
+		l, free := Loss{Pop: lost, Level: OK}, make(map[string]float64)
+		for _, r := range slices.Sorted(maps.Keys(all.used)) {
+			u := Usage{Resource: r, Used: all.used[r], Ceiling: all.ceiling[r] - own[lost].ceiling[r]}
+			if u.Utilization() > l.Utilization {
 				l.Resource, l.Utilization, l.Level = r, u.Utilization(), LevelOf(u)
 			}
+			free[r] = all.free[r] - own[lost].free[r]
 		}
-		fits, short := Fits(pops[lost], remaining)
-		if !fits {
+		if ok, short := fits(own[lost].used, free); !ok {
 			l.Level, l.Shortfall = Shed, short
 		}
-		all = append(all, l)
+		losses = append(losses, l)
 	}
-	return all
+	return losses
+}
+
+// sums are of uses, ceilings and what is free below the shed mark, by resource.
+type sums struct{ used, ceiling, free map[string]float64 }
+
+func newSums() sums {
+	return sums{make(map[string]float64), make(map[string]float64), make(map[string]float64)}
+}
+
+func (s sums) add(u Usage) {
+	s.used[u.Resource] += max(u.Used, 0)
+	s.ceiling[u.Resource] += max(u.Ceiling, 0)
+	s.free[u.Resource] += u.free()
 }
