@@ -157,12 +157,14 @@ func (t *demandTeller) logged(ctx context.Context, err error) {
 func (t *demandTeller) publish(ctx context.Context, node string, now time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	s := t.counter.Snapshot(now, askLeast)
-	if len(s.Queries) == 0 && !t.told {
-		return nil
-	}
-	data, err := s.Encode(nil, fleet.MaxQueries)
-	if err != nil {
+	var s rtt.QuerySnapshot
+	var data []byte
+	var err error
+	background(func() { // merging tens of thousands of networks takes a while
+		s = t.counter.Snapshot(now, askLeast)
+		data, err = s.Encode(nil, fleet.MaxQueries)
+	})
+	if err != nil || len(s.Queries) == 0 && !t.told {
 		return err
 	}
 	if t.session, err = t.live(ctx, node); err != nil {

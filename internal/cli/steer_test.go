@@ -113,11 +113,13 @@ func TestSteerExplainsPlansAndOverrules(t *testing.T) {
 		want   []string
 	}{
 		{"--name www.edge.example --client 203.0.113.7", 0,
-			[]string{"for 203.0.113.7/32, policy capacity", "health    leaves fra iad", "9.0 ms, 100 % of the plan", "by plan of 203.0.113.0/24", "answer    fra: 192.0.2.1", "plan      solved at"}},
+			[]string{"for 203.0.113.7/32, policy capacity", "health    leaves fra iad", "9.0 ms, 100 % of the plan", "by plan of 203.0.113.0/24", "answer    fra: 192.0.2.1", "plan      solved at",
+				"demand    300 open connections of 203.0.113.0/24, by connections and requests"}},
 		{"--name WWW.edge.example. --client 203.0.113.0/24 --without fra", 0,
 			[]string{"without fra", "drops fra: down, by request", "answer    iad: 192.0.2.2", "loss      of fra holds (fits)"}},
 		{"--name www.edge.example --family 6", 0, []string{"www.edge.example AAAA for a client that does not say", "drops iad: no address of this family", "2001:db8::1"}},
 		{"--name www.edge.example --json", 0, []string{`"stages"`, `"policy": "capacity"`}},
+		{"--name www.edge.example --client 198.51.100.7 --json", 0, []string{`"network": "198.51.100.0/24"`, `"from": "connections and requests"`}},
 		{"--name other.edge.example", 1, []string{"other.edge.example: not a steered name"}},
 		{"--name www.edge.example --without nrt", 1, []string{`there is no pop "nrt"`}},
 		{"--name www.edge.example --client nowhere", 2, []string{`"nowhere" is not a network`}},

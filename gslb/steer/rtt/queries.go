@@ -133,23 +133,76 @@ func compareQueries(a, b Query) int {
 	return cmp.Or(a.Prefix.Compare(b.Prefix), cmp.Compare(a.Pop, b.Pop))
 }
 
-// coarser merges what is lighter than least upward, by PoP.
+// coarser merges what is lighter than least upward, by PoP, as fold does. Queries
+// need not be in order.
 func (s QuerySnapshot) coarser(least float64) QuerySnapshot {
-	byPop := make(map[string]map[netip.Prefix]cell)
-	for _, q := range s.Queries {
-		if byPop[q.Pop] == nil {
-			byPop[q.Pop] = make(map[netip.Prefix]cell)
+	all := slices.Clone(s.Queries)
+	slices.SortFunc(all, func(a, b Query) int {
+		return cmp.Or(cmp.Compare(a.Pop, b.Pop), cmp.Compare(a.Prefix.Addr().BitLen(), b.Prefix.Addr().BitLen()),
+			cmp.Compare(b.Prefix.Bits(), a.Prefix.Bits()), a.Prefix.Compare(b.Prefix))
+	})
+	kept := make([]Query, 0, len(all))
+	for len(all) > 0 {
+		n := 1
+		for n < len(all) && all[n].Pop == all[0].Pop && all[n].Prefix.Addr().Is4() == all[0].Prefix.Addr().Is4() {
+			n++
 		}
-		byPop[q.Pop][q.Prefix] = cell{weight: q.Weight}
+		kept = foldQueries(kept, all[:n], least)
+		all = all[n:]
 	}
-	s.Queries = nil
-	for pop, cells := range byPop {
-		for network, at := range fold(cells, func(at *cell) bool { return at.weight >= least }) {
-			s.Queries = append(s.Queries, Query{network, pop, at.weight})
-		}
-	}
-	slices.SortFunc(s.Queries, compareQueries)
+	slices.SortFunc(kept, compareQueries)
+	s.Queries = kept
 	return s
+}
+
+// foldQueries appends to kept those of one PoP and family, the longest networks
+// first and each length in order.
+func foldQueries(kept, all []Query, least float64) []Query {
+	var up, here []Query // from the level below, and of this one
+	levels := lengths[familyOf(all[0].Prefix.Addr())]
+	for i, length := range levels {
+		n := 0
+		for n < len(all) && all[n].Prefix.Bits() == length {
+			n++
+		}
+		here = mergedQueries(here[:0], up, all[:n])
+		up, all = up[:0], all[n:]
+		for _, q := range here {
+			if q.Weight >= least {
+				kept = append(kept, q)
+			} else if i+1 < len(levels) {
+				q.Prefix, _ = q.Prefix.Addr().Prefix(levels[i+1])
+				up = addQuery(up, q)
+			}
+		}
+	}
+	return kept
+}
+
+// mergedQueries appends two sorted lists of one PoP, with what both have added up.
+func mergedQueries(dst, a, b []Query) []Query {
+	for len(a) > 0 && len(b) > 0 {
+		if a[0].Prefix.Compare(b[0].Prefix) <= 0 {
+			dst, a = addQuery(dst, a[0]), a[1:]
+		} else {
+			dst, b = addQuery(dst, b[0]), b[1:]
+		}
+	}
+	for _, rest := range [2][]Query{a, b} {
+		for _, q := range rest {
+			dst = addQuery(dst, q)
+		}
+	}
+	return dst
+}
+
+// addQuery appends q, or adds it to the last one if that is of the same network.
+func addQuery(list []Query, q Query) []Query {
+	if last := len(list) - 1; last >= 0 && list[last].Prefix == q.Prefix {
+		list[last].Weight += q.Weight
+		return list
+	}
+	return append(list, q)
 }
 
 // The encoding, in the terms of that of a Snapshot:
@@ -174,10 +227,16 @@ func (s QuerySnapshot) Encode(b []byte, limit int) ([]byte, error) {
 	if s.HalfLife < time.Second || s.At.Unix() < 0 || limit < smallest {
 		return nil, fmt.Errorf("query snapshot: a half-life of %v at %v in %d bytes cannot be encoded", s.HalfLife, s.At, limit)
 	}
-	for least := 2 * MinWeight; ; least *= 2 {
+	least := MinWeight
+	for {
 		if encoded, ok := s.encode(b); ok && len(encoded)-len(b) <= limit {
 			return encoded, nil
 		}
+		lightest := math.Inf(1)
+		for _, q := range s.Queries {
+			lightest = min(lightest, q.Weight)
+		}
+		least = 2 * max(least, lightest)
 		s = s.coarser(least)
 	}
 }

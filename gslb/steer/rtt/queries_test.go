@@ -158,3 +158,17 @@ func FuzzDecodeQueries(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkQuerySnapshot(b *testing.B) {
+	c := NewQueryCounter(15*time.Minute, 1<<16)
+	r := rand.New(rand.NewPCG(5, 6))
+	for range 1 << 16 {
+		c.Add(netip.PrefixFrom(address(r.Uint64N(1<<24), 0), 24), fmt.Sprint("p", r.IntN(50)), 500*r.ExpFloat64())
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := c.Snapshot(start, 512).Encode(nil, 64<<10); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
