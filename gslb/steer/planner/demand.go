@@ -3,6 +3,7 @@ package planner
 import (
 	"cmp"
 	"math"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -49,9 +50,8 @@ func heaviness(weights, works []float64) []float64 {
 // networks are those of a.
 func (p *Planner) measured(in Input, o *Outcome, a *asked, networks []steer.Measured) *assign.Problem {
 	o.Background = make([]float64, len(in.Pops))
-	weights, works := a.weights, a.works
-	o.Heaviness = heaviness(weights, works)
-	told := slices.Clone(weights)
+	o.Heaviness = heaviness(a.weights, a.works)
+	told := slices.Clone(a.weights) // who a PoP's clients are, by connections or else by queries
 	for i := range told {
 		if told[i] == 0 {
 			told[i] = a.asks[i]
@@ -62,7 +62,7 @@ func (p *Planner) measured(in Input, o *Outcome, a *asked, networks []steer.Meas
 	for i, load := range loads {
 		reported = reported || !in.Pops[i].At.IsZero()
 		all += load + risen[i]
-		if weights[i] == 0 {
+		if a.weights[i] == 0 {
 			unmeasured += load + risen[i]
 		}
 		if told[i] == 0 {
@@ -79,39 +79,7 @@ func (p *Planner) measured(in Input, o *Outcome, a *asked, networks []steer.Meas
 		return nil
 	}
 	problem := &assign.Problem{Rows: o.Rows, Clients: clientsOf(networks, 0)}
-	added := make([]float64, len(in.Pops)) // work that only queries tell of
-	for i := range added {
-		added[i] = min(unseen*works[i], a.scale*a.asks[i])
-	}
-	i := 0
-	give := func(network cidr.Prefix, pop int, part float64) (demand float64) {
-		for problem.Clients[i].Prefix != network {
-			i++
-		}
-		demand = part * loads[pop]
-		problem.Clients[i].Demand += demand
-		more := part * risen[pop]
-		if more > 0 {
-			p.tracker.extra[network] += more
-		}
-		return demand + more
-	}
-	for m := range in.Measured.All() {
-		give(cidr.From(m.Prefix), m.Pop, work(&m)/(works[m.Pop]+added[m.Pop]))
-	}
-	i = 0
-	for _, c := range a.claims {
-		part := c.Weight / a.asks[c.Pop]
-		if works[c.Pop] > 0 {
-			part *= added[c.Pop] / (works[c.Pop] + added[c.Pop])
-		}
-		o.Asked += give(cidr.From(c.Prefix), c.Pop, part)
-	}
-	if len(p.tracker.extra) > 0 {
-		for i := range problem.Clients {
-			problem.Clients[i].Demand += p.tracker.extra[problem.Clients[i].Prefix]
-		}
-	}
+	o.Asked = p.divide(problem.Clients, in, a, loads, risen)
 	for i, pop := range in.Pops {
 		ceiling := p.tracker.ceiling(pop) * o.Heaviness[i]
 		if ceiling == 0 { // not known: it can carry what it does, and no more
@@ -121,6 +89,45 @@ func (p *Planner) measured(in Input, o *Outcome, a *asked, networks []steer.Meas
 			Name: pop.Name, Ceiling: max(0, ceiling-o.Background[i]), Out: !pop.Open || pop.Anycast})
 	}
 	return problem
+}
+
+// divide gives the clients their parts of the PoPs' loads, and returns what of it
+// goes by queries.
+func (p *Planner) divide(clients []assign.Client, in Input, a *asked, loads, risen []float64) (asked float64) {
+	i := 0 // both lists below are in the order of clients
+	give := func(network netip.Prefix, pop int, part float64) (demand float64) {
+		for clients[i].Prefix != cidr.From(network) {
+			i++
+		}
+		demand = part * loads[pop]
+		clients[i].Demand += demand
+		more := part * risen[pop]
+		if more > 0 {
+			p.tracker.extra[clients[i].Prefix] += more
+		}
+		return demand + more
+	}
+	added := make([]float64, len(in.Pops)) // work that only queries tell of
+	for i := range added {
+		added[i] = min(unseen*a.works[i], a.scale*a.asks[i])
+	}
+	for m := range in.Measured.All() {
+		give(m.Prefix, m.Pop, work(&m)/(a.works[m.Pop]+added[m.Pop]))
+	}
+	i = 0
+	for _, c := range a.claims {
+		part := c.Weight / a.asks[c.Pop]
+		if works := a.works[c.Pop]; works > 0 {
+			part *= added[c.Pop] / (works + added[c.Pop])
+		}
+		asked += give(c.Prefix, c.Pop, part)
+	}
+	if len(p.tracker.extra) > 0 {
+		for i := range clients {
+			clients[i].Demand += p.tracker.extra[clients[i].Prefix]
+		}
+	}
+	return asked
 }
 
 // tracker remembers the load and the ceilings of PoPs.
