@@ -42,7 +42,7 @@ func commands() []command {
 		{name: "drain", args: "[--admin IP:PORT]", summary: "take a node, PoP or region out of service", run: runDrain},
 		{name: "undrain", args: "[--admin IP:PORT]", summary: "put it back into service", run: runUndrain},
 		{name: "override", args: "announce|withdraw|depreference|clear|list [flags]", summary: "overrule a node, PoP, region or the fleet for a while", run: runOverride},
-		{name: "steer", args: "--name NAME [--client NETWORK] [--without POP] | plan | override only|without|clear|list [flags]", summary: "say why a client gets its DNS answer, show the plan, or overrule it for a while", run: runSteer},
+		{name: "steer", args: "--name NAME [--client NETWORK] [--without POP] | list | plan | override only|without|clear|list [flags]", summary: "say why a client gets its DNS answer, show the plan, or overrule it for a while", run: runSteer},
 		{name: "rollout", args: "start|status|pause|resume|abort", summary: "take new configs through the fleet, PoP by PoP", run: runRollout},
 		{name: "routes", args: "[--admin IP:PORT]", summary: "show what a node announces, to whom, and why not", run: runRoutes},
 		{name: "blackhole", args: "add|remove|list [ADDRESS] [--neighbor IP] [--for DURATION]", summary: "have upstreams discard the traffic to one attacked address", run: runBlackhole},

@@ -50,6 +50,9 @@ func gslbEndpoints(n *gslb.Node) []ops.Endpoint {
 		get("/v1/plan", "who goes where by the plan in force, and what the loss of each PoP would come to", func(ops.Request) (any, error) {
 			return n.Plan(), nil
 		}),
+		get("/v1/names", "the steered names, with policy and answers", func(ops.Request) (any, error) {
+			return map[string]any{"names": n.Names()}, nil
+		}),
 		get("/v1/steer", "why a client gets the answer it gets; ?name=N&client=PREFIX&family=4|6&without=POP,POP", func(r ops.Request) (any, error) {
 			return explainSteering(n, r)
 		}),
@@ -66,6 +69,11 @@ func gslbEndpoints(n *gslb.Node) []ops.Endpoint {
 // explainSteering carries out a GET /v1/steer.
 func explainSteering(n *gslb.Node, r ops.Request) (any, error) {
 	ask := gslb.ExplainRequest{Name: r.Query("name")}
+	for _, s := range n.Names() {
+		if s.AliasOf != "" && s.Name == strings.ToLower(strings.TrimSuffix(ask.Name, ".")) {
+			ask.Name = s.AliasOf // whose decisions it has
+		}
+	}
 	if client := r.Query("client"); client != "" {
 		var err error
 		if ask.Client, err = clientNetwork(client); err != nil {
@@ -84,7 +92,7 @@ func explainSteering(n *gslb.Node, r ops.Request) (any, error) {
 	}
 	e, err := n.Explain(ask)
 	if errors.Is(err, gslb.ErrNotSteered) {
-		return nil, ops.NotFound("%w", err)
+		return nil, ops.NotFound("%w; \"anyedge steer list\" shows those that are", err)
 	}
 	if err != nil {
 		return nil, ops.BadRequest("%w", err)
@@ -155,11 +163,14 @@ func runSteer(c *invocation) error {
 		case word == "plan":
 			c.args = c.args[1:]
 			return c.steerPlan()
+		case word == "list":
+			c.args = c.args[1:]
+			return c.steerList()
 		case word == "override":
 			c.args = c.args[1:]
 			return c.steerOverride()
 		case !strings.HasPrefix(word, "-"):
-			return usagef("%q is not plan or override; without either, say --name and --client", word)
+			return usagef("%q is not list, plan or override; without any, say --name and --client", word)
 		}
 	}
 	address := c.gslbFlag()
@@ -194,6 +205,34 @@ func runSteer(c *invocation) error {
 	}
 	fmt.Fprint(c.out, e.String())
 	return nil
+}
+
+// steerList prints the steered names.
+func (c *invocation) steerList() error {
+	address := c.gslbFlag()
+	asJSON := c.flags.Bool("json", false, "print the API's JSON")
+	if err := c.parse(0); err != nil {
+		return err
+	}
+	var answer struct{ Names []gslb.NameStatus }
+	if raw, err := c.fetch(*address, "/v1/names", *asJSON, &answer); raw || err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(c.out, 0, 8, 2, ' ', 0)
+	for _, n := range answer.Names {
+		if n.AliasOf != "" {
+			fmt.Fprintf(w, "%s\talias\t\tof %s\n", n.Name, n.AliasOf)
+			continue
+		}
+		words := make([]string, len(n.Answers))
+		for i, a := range n.Answers {
+			if words[i] = a.Pop; n.Policy == "weighted" || n.Policy == "sticky" {
+				words[i] += fmt.Sprintf(":%d", a.Weight)
+			}
+		}
+		fmt.Fprintf(w, "%s\t%s\tTTL %ds\t%s\n", n.Name, n.Policy, n.TTL, strings.Join(words, " "))
+	}
+	return w.Flush()
 }
 
 // fetch gets what is at a path into out, or, as JSON, to the output.

@@ -25,7 +25,7 @@ var steerConfig = `
 node: {name: ns1}
 fleet: {consul: {address: "127.0.0.1:1"}, key_file: none, report_interval: 1s, report_ttl: 1m}
 listen: ["` + fmt.Sprintf("127.211.%d.%d:5311", os.Getpid()>>8&0xff, os.Getpid()&0xff) + `"]
-zones: [{name: edge.example, file: edge.zone}]
+zones: [{name: edge.example, file: edge.zone, alias: www.edge.example}]
 pops:
   - {name: fra, latitude: 50, longitude: 9, addresses: [192.0.2.1, "2001:db8::1"]}
   - {name: iad, latitude: 39, longitude: -77, addresses: [192.0.2.2]}
@@ -120,12 +120,15 @@ func TestSteerExplainsPlansAndOverrules(t *testing.T) {
 		{"--name www.edge.example --family 6", 0, []string{"www.edge.example AAAA for a client that does not say", "drops iad: no address of this family", "2001:db8::1"}},
 		{"--name www.edge.example --json", 0, []string{`"stages"`, `"policy": "capacity"`}},
 		{"--name www.edge.example --client 198.51.100.7 --json", 0, []string{`"network": "198.51.100.0/24"`, `"from": "connections and requests"`}},
-		{"--name other.edge.example", 1, []string{"other.edge.example: not a steered name"}},
+		{"--name Edge.example. --client 203.0.113.0/24", 0, []string{"www.edge.example A for 203.0.113.0/24"}},
+		{"list", 0, []string{"edge.example      alias             of www.edge.example", "www.edge.example  capacity  TTL "}},
+		{"list --json", 0, []string{`"policy": "capacity"`, `"weight": 1`}},
+		{"--name other.edge.example", 1, []string{"other.edge.example: not a steered name; \"anyedge steer list\" shows those that are"}},
 		{"--name www.edge.example --without nrt", 1, []string{`there is no pop "nrt"`}},
 		{"--name www.edge.example --client nowhere", 2, []string{`"nowhere" is not a network`}},
 		{"--name www.edge.example --family 5", 2, []string{"not 4 or 6"}},
 		{"--client 203.0.113.0/24", 2, []string{"--name is required"}},
-		{"what", 2, []string{`"what" is not plan or override`}},
+		{"what", 2, []string{`"what" is not list, plan or override`}},
 		{"plan", 0, []string{"solved at", "2 networks, 600 open connections", "if it were lost", "fra  300   300", "30 %", "fits: iad at 60 %; 100 % to iad"}},
 		{"plan --json", 0, []string{`"mode": "solved"`, `"verdict": "fits"`}},
 		{"override", 2, []string{"say what to do"}},
