@@ -17,6 +17,8 @@ type Following struct {
 	Expires time.Time `json:"expires,omitzero"`
 	// FileError is why the copy is not kept in its file; empty if it is, or has none.
 	FileError string `json:"file_error,omitempty"`
+
+	alias bool // of the apex, else of a copy
 }
 
 // followed notes how an attempt went, and when the next one is due. A copy that is
@@ -41,9 +43,9 @@ func (s *Server) followings() map[name]*Following {
 	all := make(map[name]*Following, len(s.links))
 	for n, l := range s.links {
 		f := l.following
-		f.Of = []string{l.zone.Alias}
-		if l.zone.Alias == "" {
-			f.Of = nil
+		if f.alias = l.zone.Alias != ""; f.alias {
+			f.Of = []string{l.zone.Alias}
+		} else {
 			for _, p := range l.zone.Primaries {
 				f.Of = append(f.Of, p.Address.String())
 			}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"anyedge/configs"
+	"anyedge/gslb/steer"
 	"anyedge/internal/audit"
 	"anyedge/internal/fleet"
 
@@ -240,6 +241,37 @@ func TestRefusedTransfersAreTold(t *testing.T) {
 	s.respond(s.view.Load(), request{msg: msg, from: netip.MustParseAddr("127.0.0.1"), tcp: true}, nil)
 	if want := `msg="signed message refused" from=127.0.0.1 key=copy.example. algorithm=hmac-sha256. reason="not made with the secret that this key has here"`; !strings.Contains(lines.String(), want) {
 		t.Errorf("no %s in\n%s", want, lines.String())
+	}
+}
+
+// The status tells an alias that is resolved from one that is steered, and neither
+// is taken for a copy while the zone's keys are awaited.
+func TestStatusOfAnAlias(t *testing.T) {
+	zone := func(alias string, await bool) Zone {
+		return Zone{Name: "edge.example", Text: version(1), Alias: alias, Signing: Signing{Await: await}}
+	}
+	for _, tt := range []struct {
+		about  string
+		zone   Zone
+		follow bool
+	}{
+		{"of another name", zone("www.elsewhere.example", false), true},
+		{"of a steered name", zone("www.edge.example", false), false},
+		{"without keys", zone("www.elsewhere.example", true), false},
+	} {
+		s, err := New(Config{Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, Zones: []Zone{tt.zone}}, quiet, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := steering()
+		in.Names = []steer.Name{{Name: "www.edge.example", Policy: steer.Nearest, TTL: time.Second, Answers: []steer.Answer{{Pop: "fra", Weight: 1}}}}
+		if err := s.Update(table(t, in)); err != nil {
+			t.Fatal(err)
+		}
+		f := s.Status().Zones[0].Following
+		if (f != nil) != tt.follow || f != nil && f.Of[0] != "www.elsewhere.example" {
+			t.Errorf("%s: %+v", tt.about, f)
+		}
 	}
 }
 

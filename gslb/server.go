@@ -485,8 +485,8 @@ func (s *Server) Status() Status {
 		if each.Available {
 			each.Serial = z.soa().Serial
 		}
-		if z.alias == "" || v.isAlias(z, z.name) {
-			each.Following = following[z.name]
+		if f := following[z.name]; f != nil && (!f.alias || v.isAlias(z, z.name)) {
+			each.Following = f
 		}
 		if at := z.expires(); at != 0 {
 			each.SignaturesExpire = time.Unix(at, 0)
