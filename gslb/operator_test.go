@@ -244,6 +244,33 @@ func TestRefusedTransfersAreTold(t *testing.T) {
 	}
 }
 
+// Which steered name decides for a name that is not one itself.
+func TestSteeredBy(t *testing.T) {
+	s, err := New(Config{Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, Zones: []Zone{{Name: "edge.example", Alias: "www.edge.example",
+		Text: version(1, "first 300 CNAME second", "second 300 CNAME www", "loop 300 CNAME loop", "there.any 300 TXT x", "below 300 NS ns.elsewhere.example.")}}}, quiet, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := steering()
+	answers := []steer.Answer{{Pop: "fra", Weight: 1}}
+	in.Names = []steer.Name{
+		{Name: "www.edge.example", Policy: steer.Nearest, TTL: time.Second, Answers: answers},
+		{Name: "*.any.edge.example", Policy: steer.Nearest, TTL: time.Second, Answers: answers},
+	}
+	if err := s.Update(table(t, in)); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"www.edge.example": "www.edge.example.", "WWW.edge.example.": "www.edge.example.", "edge.example": "www.edge.example.", "first.edge.example": "www.edge.example.",
+		"a.b.any.edge.example": "*.any.edge.example.", "there.any.edge.example": "", "any.edge.example": "", "loop.edge.example": "",
+		"ns.edge.example": "", "x.below.edge.example": "", "other.example": "", "a..b": "", "": "",
+	} {
+		if got := s.steered(name); steer.Canonical(got) != steer.Canonical(want) {
+			t.Errorf("%s: by %q, want %q", name, got, want)
+		}
+	}
+}
+
 // The status tells an alias that is resolved from one that is steered, and neither
 // is taken for a copy while the zone's keys are awaited.
 func TestStatusOfAnAlias(t *testing.T) {

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/miekg/dns"
 )
 
 // Overview is how a node is doing.
@@ -78,4 +80,30 @@ func (n *Node) Names() []NameStatus {
 	}
 	slices.SortFunc(names, func(a, b NameStatus) int { return strings.Compare(a.Name, b.Name) })
 	return names
+}
+
+// steered returns the steered name that decides for a name: itself, the wildcard that
+// stands for it, or where its aliases lead; "" if none does.
+func (s *Server) steered(text string) string {
+	v := s.view.Load()
+	for range maxChain {
+		n, err := parseName(text)
+		if err != nil {
+			return ""
+		}
+		z := v.zoneOf(n)
+		if z == nil || z.unavailable {
+			return ""
+		}
+		m := z.find(n, v.over, false)
+		if m.outcome != found {
+			return ""
+		}
+		alias := m.node.get(dns.TypeCNAME)
+		if alias == nil {
+			return v.over[m.owner]
+		}
+		text = alias[0].(*dns.CNAME).Target
+	}
+	return ""
 }

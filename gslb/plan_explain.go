@@ -47,8 +47,8 @@ const (
 
 // ExplainRequest is a query to be explained.
 type ExplainRequest struct {
-	Name string
-	IPv6 bool // AAAA instead of A
+	Name string // steered, or one that a steered name decides for
+	IPv6 bool   // AAAA instead of A
 	// Client is the network that asks; zero if it does not say.
 	Client  netip.Prefix
 	Without []string // PoPs to be taken as lost
@@ -63,7 +63,7 @@ func (n *Node) Explain(r ExplainRequest) (Explanation, error) {
 	n.mu.Lock()
 	in, outcome, cfg := n.input, n.outcome, n.cfg
 	n.mu.Unlock()
-	q := steer.Query{Name: steer.Canonical(r.Name), Client: r.Client}
+	q := steer.Query{Name: steer.Canonical(cmp.Or(n.server.steered(r.Name), r.Name)), Client: r.Client}
 	if r.IPv6 {
 		q.Family = steer.IPv6
 	}

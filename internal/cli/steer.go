@@ -69,11 +69,6 @@ func gslbEndpoints(n *gslb.Node) []ops.Endpoint {
 // explainSteering carries out a GET /v1/steer.
 func explainSteering(n *gslb.Node, r ops.Request) (any, error) {
 	ask := gslb.ExplainRequest{Name: r.Query("name")}
-	for _, s := range n.Names() {
-		if s.AliasOf != "" && s.Name == strings.ToLower(strings.TrimSuffix(ask.Name, ".")) {
-			ask.Name = s.AliasOf // whose decisions it has
-		}
-	}
 	if client := r.Query("client"); client != "" {
 		var err error
 		if ask.Client, err = clientNetwork(client); err != nil {
