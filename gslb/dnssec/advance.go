@@ -89,6 +89,9 @@ func (r Ring) Leave(now time.Time, p Policy) (Ring, error) {
 func (r Ring) Stay(now time.Time, p Policy, rand io.Reader) (Ring, error) {
 	next, _, err := r.change(now, r.Zone, p, func(w *work) error {
 		late := ended(w.Unsigned, now.Add(p.Propagation)) // for some node, perhaps
+		if at := w.phase(now).parent; at >= 0 && !w.Unsigned.IsZero() {
+			w.Keys[at].Secured = time.Time{} // the parent was seen without its DS record
+		}
 		w.Leaving, w.Unsigned = time.Time{}, time.Time{}
 		if !late {
 			return nil

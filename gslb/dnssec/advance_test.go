@@ -304,6 +304,17 @@ func TestLeaveAndStay(t *testing.T) {
 	z.want(400*hour, "-epz")
 	do(z.ring.Stay(at(400*hour), slow, source(5)))
 	z.want(400*hour, "-depz")
+	do(z.ring.Leave(at(450*hour), slow))
+	z.advance(450*hour, z.ds())
+	do(z.ring.Stay(at(460*hour), slow, source(5)))
+	z.want(460*hour, "-depz")
+	if s := z.ring.Status(at(460 * hour)); !strings.Contains(s.Waiting, "to have the DS record") {
+		t.Errorf("the parent has no DS record any more, the zone waits %q", s.Waiting)
+	}
+	z.advance(470*hour, z.ds(0))
+	if s := z.ring.Status(at(470 * hour)); s.Waiting != "" {
+		t.Errorf("the parent has the DS record again, the zone waits %q", s.Waiting)
+	}
 	do(z.ring.Leave(at(500*hour), slow))
 	z.advance(500*hour, z.ds())
 	gone := 500*hour + 26*hour + both
