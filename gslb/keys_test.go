@@ -485,7 +485,7 @@ func TestAskResolvers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rcode := dns.RcodeSuccess
+	rcode, soa := dns.RcodeSuccess, ""
 	server := &dns.Server{Listener: listener, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		m := new(dns.Msg).SetRcode(q, rcode)
 		if q.Question[0].Qtype == dns.TypeDS && q.RecursionDesired && q.CheckingDisabled && q.Question[0].Name == "edge.example." {
@@ -496,6 +496,13 @@ func TestAskResolvers(t *testing.T) {
 				}
 				m.Answer = append(m.Answer, rr)
 			}
+		}
+		if soa != "" {
+			rr, err := dns.NewRR(soa + " 60 IN SOA ns.example. hostmaster.example. 1 2 3 4 5")
+			if err != nil {
+				t.Error(err)
+			}
+			m.Ns = []dns.RR{rr}
 		}
 		_ = w.WriteMsg(m)
 	})}
@@ -509,8 +516,15 @@ func TestAskResolvers(t *testing.T) {
 	if len(s.answers) != 2 || s.err == nil || len(s.answers[0]) != 1 || s.answers[0][0].String() != "55648 13 2 B4C8" {
 		t.Errorf("%+v", s)
 	}
-	if s = (resolvers{at}).ask(t.Context(), "bare.example"); s.err != nil || len(s.answers) != 1 || len(s.answers[0]) != 0 {
-		t.Errorf("a zone without DS records: %+v", s)
+	for _, soa = range []string{"Example.", "."} {
+		if s = (resolvers{at}).ask(t.Context(), "bare.example"); s.err != nil || len(s.answers) != 1 || len(s.answers[0]) != 0 {
+			t.Errorf("%s says that a zone has no DS records: %+v", soa, s)
+		}
+	}
+	for _, soa = range []string{"", "bare.example.", "below.bare.example.", "other.example."} {
+		if s = (resolvers{at}).ask(t.Context(), "bare.example"); s.err == nil || len(s.answers) != 0 {
+			t.Errorf("no DS records, but as %q says: %+v", soa, s)
+		}
 	}
 	rcode = dns.RcodeServerFailure
 	if s = (resolvers{at}).ask(t.Context(), "edge.example"); s.err == nil || len(s.answers) != 0 || s.news(time.Now()) != nil {

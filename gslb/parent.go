@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"time"
 
 	"anyedge/gslb/dnssec"
@@ -39,23 +40,28 @@ func (s *sighting) news(now time.Time) [][]dnssec.DS {
 // asks for those of one zone.
 func (k *keyKeeper) watchParents(ctx context.Context, ask func(ctx context.Context, zone string) sighting) {
 	for ctx.Err() == nil {
-		for _, zone := range k.names() {
-			s := ask(ctx, zone)
-			if ctx.Err() != nil {
-				return
-			}
-			k.mu.Lock()
-			if z := k.zones[zone]; z != nil {
-				if s.err != nil && (z.parent.err == nil || z.parent.at.IsZero()) {
-					k.log.Warn("some resolvers do not tell a zone's DS records", "zone", zone, "error", s.err)
-				}
-				z.parent = s
-			}
-			k.mu.Unlock()
-		}
-		k.wake()
+		k.seeParents(ctx, ask)
 		pause(ctx, parentPace/2+rand.N(parentPace))
 	}
+}
+
+// seeParents asks for the DS records of all zones once.
+func (k *keyKeeper) seeParents(ctx context.Context, ask func(ctx context.Context, zone string) sighting) {
+	for _, zone := range k.names() {
+		s := ask(ctx, zone)
+		if ctx.Err() != nil {
+			return
+		}
+		k.mu.Lock()
+		if z := k.zones[zone]; z != nil {
+			if s.err != nil && (z.parent.err == nil || z.parent.at.IsZero()) {
+				k.log.Warn("some resolvers do not tell a zone's DS records", "zone", zone, "error", s.err)
+			}
+			z.parent = s
+		}
+		k.mu.Unlock()
+	}
+	k.wake()
 }
 
 // names returns the signed zones that have keys.
@@ -90,7 +96,9 @@ func (list resolvers) ask(ctx context.Context, zone string) sighting {
 	return s
 }
 
-// askDS asks one of them. No DS records are an answer too, not nil.
+// askDS asks one of them. No DS records are an answer too, not nil, if a zone above
+// says so: such an answer makes a zone unsigned, and one of the zone itself, a
+// referral or that of a proxy that does not know the type must not.
 func askDS(ctx context.Context, resolver netip.AddrPort, zone string) ([]dnssec.DS, error) {
 	q := new(dns.Msg)
 	q.SetQuestion(dns.Fqdn(zone), dns.TypeDS)
@@ -116,5 +124,17 @@ func askDS(ctx context.Context, resolver netip.AddrPort, zone string) ([]dnssec.
 		}
 		answer = append(answer, dnssec.DS{Tag: ds.KeyTag, Algorithm: ds.Algorithm, Type: ds.DigestType, Digest: digest})
 	}
+	if len(answer) == 0 && !deniedAbove(m, zone) {
+		return nil, errors.New("answers without DS records, and not for a zone above that says that there are none")
+	}
 	return answer, nil
+}
+
+// deniedAbove reports whether a negative answer is that of a zone above (RFC 2308
+// section 2.2).
+func deniedAbove(m *dns.Msg, zone string) bool {
+	return slices.ContainsFunc(m.Ns, func(rr dns.RR) bool {
+		owner := canonical(rr.Header().Name)
+		return rr.Header().Rrtype == dns.TypeSOA && owner != zone && dns.IsSubDomain(dns.Fqdn(owner), dns.Fqdn(zone))
+	})
 }
