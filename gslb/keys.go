@@ -179,7 +179,10 @@ func (k *keyKeeper) set(zones map[string]*signedZone) {
 			_ = k.sign(name, nil)
 		}
 	}
-	for _, z := range zones {
+	for name, z := range zones {
+		if now := k.zones[name]; now != nil && now.ring.Generation > z.ring.Generation { // since plan
+			z.ring, z.current, z.index = now.ring, now.current, now.index
+		}
 		z.inForce, z.until = 0, time.Time{} // the server may have read it anew
 	}
 	k.zones = zones
@@ -345,7 +348,8 @@ func (k *keyKeeper) apply(z *signedZone, now time.Time) error {
 	return nil
 }
 
-// change applies an operator's wish to the ring of a zone, as the store has it now.
+// change applies an operator's wish to the ring of a zone: the store's, or this
+// node's if the store has lost it or has an older one.
 func (k *keyKeeper) change(ctx context.Context, zone string, do func(dnssec.Ring, dnssec.Policy, time.Time) (dnssec.Ring, error)) error {
 	zone = canonical(zone)
 	k.mu.Lock()
@@ -354,11 +358,12 @@ func (k *keyKeeper) change(ctx context.Context, zone string, do func(dnssec.Ring
 		k.mu.Unlock()
 		return fmt.Errorf("zone %s: %w", zone, ErrNotSigned)
 	}
-	policy := z.policy
+	own, policy := z.ring, z.policy
 	k.mu.Unlock()
 	var err error
 	for range changeTries {
-		if err = k.tryChange(ctx, zone, policy, do); !errors.Is(err, fleet.ErrConflict) {
+		err = k.tryChange(ctx, zone, own, func(r dnssec.Ring) (dnssec.Ring, error) { return do(r, policy, time.Now()) })
+		if !errors.Is(err, fleet.ErrConflict) {
 			break
 		}
 	}
@@ -370,16 +375,21 @@ func (k *keyKeeper) change(ctx context.Context, zone string, do func(dnssec.Ring
 
 // tryChange is change without a second try. The error is ErrConflict if another node
 // was faster.
-func (k *keyKeeper) tryChange(ctx context.Context, zone string, p dnssec.Policy, do func(dnssec.Ring, dnssec.Policy, time.Time) (dnssec.Ring, error)) error {
+func (k *keyKeeper) tryChange(ctx context.Context, zone string, own dnssec.Ring, do func(dnssec.Ring) (dnssec.Ring, error)) error {
 	stored, err := k.fleet.ZoneKeys(ctx, zone)
-	if err != nil {
+	if err != nil && (own.Generation == 0 || !errors.Is(err, fleet.ErrNotFound)) {
 		return err
 	}
-	ring, err := dnssec.ParseRing(zone, stored.Ring)
-	if err != nil {
-		return err
+	ring := own
+	if err == nil {
+		if ring, err = dnssec.ParseRing(zone, stored.Ring); err != nil {
+			return err
+		}
+		if own.Generation > ring.Generation {
+			ring = own
+		}
 	}
-	next, err := do(ring, p, time.Now())
+	next, err := do(ring)
 	if err != nil || next.Generation == ring.Generation {
 		return err
 	}
