@@ -242,7 +242,7 @@ func (s *Server) watchExpiry(before, zones map[name]*zone) {
 		}
 		s.m.expiry.WithLabelValues(n.label()).Set(float64(expires))
 		if at := time.Unix(expires, 0); at.Before(time.Now()) {
-			s.log.Warn("zone has expired signatures, and is served as it is", "zone", n.String(), "source", z.source, "expired", at)
+			s.log.Warn("zone has expired signatures, and is served as it is", "zone", n.label(), "source", z.source, "expired", at)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -82,6 +83,14 @@ func TestPresignedCopy(t *testing.T) {
 			z := s.view.Load().zones[wire(t, "copied.example")]
 			if len(z.history) != 1 || len(z.history[0].added) == len(z.all()) {
 				t.Errorf("history %v", z.history)
+			}
+			file := filepath.Join(t.TempDir(), "kept")
+			if err := replaceFile(file, z.writeTo); err != nil {
+				t.Fatal(err)
+			}
+			kept, err := readCopy(z.name, file, time.Now())
+			if err != nil || !slices.Equal(records(kept), records(z)) || kept.presigned == nil || len(kept.presigned.chain) != len(z.presigned.chain) {
+				t.Errorf("from its file: %v, %v", kept, err)
 			}
 			got := askSecure(t, s.view.Load(), asker("x.wild.copied.example", dns.TypeTXT), signedAt)
 			if p := signer.prove(got); p.answer != "TXT RRSIG" || len(p.deniers) != 1 {

@@ -249,7 +249,7 @@ func (s *Server) fetch(ctx context.Context, n name, current *zone, peer Peer) (*
 		if err == nil {
 			return zoneOf(n, source, records)
 		}
-		s.log.Info("changes of a zone not taken, all of it is", "zone", n.String(), "primary", peer.Address, "error", err)
+		s.log.Info("changes of a zone not taken, all of it is", "zone", canonical(n.String()), "primary", peer.Address, "error", err)
 		q = new(dns.Msg)
 	}
 	q.SetAxfr(n.String())
