@@ -61,6 +61,8 @@ type signedZone struct {
 	until   time.Time // when those change; zero for not by themselves
 
 	parent sighting
+	// trouble is the last error of the newest look at the keys; empty without one.
+	trouble string
 }
 
 // newKeyKeeper returns the keeper of the config's signed zones, with the rings of
@@ -224,6 +226,7 @@ func (k *keyKeeper) step(ctx context.Context, now time.Time, view *fleet.View) t
 	next := now.Add(time.Hour)
 	for _, name := range slices.Sorted(maps.Keys(k.zones)) {
 		z := k.zones[name]
+		z.trouble = ""
 		if err := k.adopt(z, now, view); err != nil {
 			k.failed(z, "dnssec ring not taken, the last one stays", err)
 		}
@@ -242,6 +245,7 @@ func (k *keyKeeper) step(ctx context.Context, now time.Time, view *fleet.View) t
 }
 
 func (k *keyKeeper) failed(z *signedZone, what string, err error) {
+	z.trouble = what + ": " + err.Error()
 	k.m.keyErrors.WithLabelValues(z.name).Inc()
 	k.log.Error(what, "zone", z.name, "error", err)
 }

@@ -356,12 +356,23 @@ func TestKeysNotOnDiskAreNotUsed(t *testing.T) {
 		if m := n.ask(dns.TypeSOA); m.Rcode != dns.RcodeServerFailure {
 			t.Errorf("answers %s", dns.RcodeToString[m.Rcode])
 		}
+		trouble := func() string {
+			n.keys.mu.Lock()
+			defer n.keys.mu.Unlock()
+			return n.keys.zones["edge.example"].trouble
+		}
+		if got := trouble(); !strings.Contains(got, "no such file") {
+			t.Errorf("trouble %q", got)
+		}
 		if err := os.Mkdir(filepath.Join(dir, "no"), 0o700); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
 		if n.tags() == "[]" {
 			t.Error("not signed once the file can be written")
+		}
+		if got := trouble(); got != "" {
+			t.Errorf("trouble that is over: %q", got)
 		}
 		n.halt()
 	})

@@ -21,6 +21,9 @@ type ZoneKeysStatus struct {
 	InForce uint64 `json:"in_force"`
 	// Current is when the fleet's store was last seen to have this ring.
 	Current time.Time `json:"current"`
+	// Error is why the newest look at the keys did not do what was due; empty if it
+	// did.
+	Error string `json:"error,omitempty"`
 	// Parent are the DS records at the parent, of each resolver that was asked.
 	Parent [][]string `json:"parent"`
 	// ParentAt is when they were asked; zero if never. ParentError is why some have
@@ -36,7 +39,7 @@ func (n *Node) Keys() []ZoneKeysStatus {
 	defer n.keys.mu.Unlock()
 	list := []ZoneKeysStatus{}
 	for _, z := range n.keys.zones {
-		s := ZoneKeysStatus{Status: z.ring.Status(now), InForce: z.inForce, Current: z.current, ParentAt: z.parent.at}
+		s := ZoneKeysStatus{Status: z.ring.Status(now), InForce: z.inForce, Current: z.current, Error: z.trouble, ParentAt: z.parent.at}
 		s.Zone = z.name
 		if s.Generation == 0 {
 			s.Waiting = "for keys from the fleet's store"

@@ -80,6 +80,9 @@ func dnsRows(now time.Time, n dnsNode) []statusRow {
 		add("zone", zoneTone(z), "%s", zoneWords(z, span))
 	}
 	for _, z := range n.keys {
+		if z.Error != "" {
+			add("dnssec", ops.ToneBad, "%s: %s", z.Zone, line(z.Error))
+		}
 		if signed := "not signed"; z.Waiting != "" {
 			if z.Signed {
 				signed = "signed"

@@ -42,6 +42,7 @@ func troubledDNS(now time.Time) dnsNode {
 		keys: []gslb.ZoneKeysStatus{
 			{Status: dnssec.Status{Zone: "edge.example", Signed: true, Waiting: "for the parent to have the DS record of key 5"}},
 			{Status: dnssec.Status{Zone: "quiet.example", Signed: true}},
+			{Status: dnssec.Status{Zone: "full.example", Signed: true}, Error: "dnssec ring not taken, the last one stays: key file: no space left on device"},
 		},
 		overrides: []fleet.SteerOverride{{Names: "*.edge.example", Pops: "fra*", By: "ann", Reason: "fibre cut", Until: now.Add(time.Hour)}},
 	}

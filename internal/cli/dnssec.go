@@ -192,6 +192,9 @@ func printZoneKeys(out io.Writer, z gslb.ZoneKeysStatus) {
 	if z.Waiting != "" {
 		fmt.Fprintf(out, "  waits %s\n", z.Waiting)
 	}
+	if z.Error != "" {
+		fmt.Fprintf(out, "  error: %s\n", line(z.Error))
+	}
 	if z.ParentAt.IsZero() {
 		return
 	}
