@@ -1,11 +1,19 @@
 #!/usr/bin/env bash
-# Runs every fuzz target of the module for the given time each.
+# Runs every fuzz target of the module for the given time each, and fails at the
+# first that fails. When it is stopped, so is what it runs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 time=${1:-30s}
-for package in $(go list ./...); do
-	for target in $(go test -list '^Fuzz' "$package" | grep '^Fuzz' || true); do
-		echo "== $package $target"
-		go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$package"
-	done
-done
+targets=$(go test -list '^Fuzz' ./... | awk '
+	/^Fuzz/ { names[++n] = $1 }
+	/^ok/ { for (i = 1; i <= n; i++) print $2, names[i]; n = 0 }')
+set -m # each run is a process group: the fuzzer and its workers
+trap '[ -z "${run:-}" ] || kill -- "-$run" 2>/dev/null || true' EXIT
+trap 'exit 130' INT TERM
+while read -r package target; do
+	echo "== $package $target"
+	go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$package" </dev/null &
+	run=$!
+	wait "$run"
+	run=
+done <<<"$targets"
