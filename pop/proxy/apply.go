@@ -180,6 +180,11 @@ func (w *Worker) commitListenersLocked(p *plan) {
 		l.face.Store(next)
 		w.commitQUICLocked(l, key, p.snapshot, changed)
 	}
+	w.closeSparesLocked()
+}
+
+// closeSparesLocked closes the sockets that came and that no listener has.
+func (w *Worker) closeSparesLocked() {
 	for _, socket := range w.sockets {
 		socket.Close()
 	}

@@ -272,18 +272,7 @@ func (w *Worker) stop() time.Duration {
 	defer w.mu.Unlock()
 	w.stopped = true
 	w.drainLocked()
-	for _, socket := range w.sockets {
-		socket.Close()
-	}
-	clear(w.sockets)
-	for _, door := range w.doors {
-		door.Close()
-	}
-	clear(w.doors)
-	for _, socket := range w.packets {
-		socket.Close()
-	}
-	clear(w.packets)
+	w.closeSparesLocked()
 	for _, l := range w.listeners {
 		l.close()
 	}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"net/netip"
 	"strconv"
-	"strings"
 )
 
 // RequestID is the field that carries an exchange's ID.
@@ -106,11 +105,7 @@ func appendForwarded(b []byte, peer netip.Addr, authority, scheme string) []byte
 
 // appendValue appends a token, or a quoted string if v is none (RFC 9110, 5.6).
 func appendValue(b []byte, v string) []byte {
-	token := v != ""
-	for i := range len(v) {
-		token = token && tokenByte(v[i])
-	}
-	if token {
+	if Token(v) {
 		return append(b, v...)
 	}
 	b = append(b, '"')
@@ -121,10 +116,6 @@ func appendValue(b []byte, v string) []byte {
 		b = append(b, v[i])
 	}
 	return append(b, '"')
-}
-
-func tokenByte(c byte) bool {
-	return 'a' <= lower(c) && lower(c) <= 'z' || '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
 }
 
 // identifies reports whether a field, or a server that reads its name

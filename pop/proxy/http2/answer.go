@@ -51,7 +51,7 @@ func (t *trip) acceptLocked(status int) bool {
 	length := int64(-1)
 	if b.hasLength {
 		var ok bool
-		if length, ok = parseLength(b.length); !ok {
+		if length, ok = exchange.ParseLength(b.length); !ok {
 			return false
 		}
 	}
@@ -92,7 +92,7 @@ func (t *trip) beginLocked() {
 	r.Fields = append(r.Fields,
 		exchange.Field{Name: "Connection", Value: "Upgrade"},
 		exchange.Field{Name: "Upgrade", Value: "websocket"},
-		exchange.Field{Name: "Sec-WebSocket-Accept", Value: acceptKey(t.key)},
+		exchange.Field{Name: "Sec-WebSocket-Accept", Value: exchange.WebSocketAccept(t.key)},
 	)
 }
 

@@ -172,7 +172,7 @@ func bodyOf(r *exchange.Request) io.Reader {
 // accept upgrades to a WebSocket as an origin would. It returns nil on failure.
 func accept(x *exchange.Exchange) exchange.Tunnel {
 	t, err := x.Client.Upgrade(exchange.Fields{
-		{Name: "Sec-WebSocket-Accept", Value: acceptKey(x.Request.Fields.Get("Sec-WebSocket-Key"))},
+		{Name: "Sec-WebSocket-Accept", Value: exchange.WebSocketAccept(x.Request.Fields.Get("Sec-WebSocket-Key"))},
 		{Name: "Sec-WebSocket-Protocol", Value: "echo"},
 	})
 	if err != nil {

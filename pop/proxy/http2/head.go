@@ -96,7 +96,7 @@ func (b *block) field(f hpack.HeaderField) {
 	if b.tooLarge() || b.malformed {
 		return
 	}
-	if !validValue(f.Value) {
+	if !exchange.ValidValue(f.Value) {
 		b.malformed = true
 		return
 	}
@@ -105,7 +105,7 @@ func (b *block) field(f hpack.HeaderField) {
 		return
 	}
 	b.regular = true
-	if !validName(f.Name) {
+	if !exchange.ValidName(f.Name) {
 		b.malformed = true
 		return
 	}
@@ -205,7 +205,7 @@ func (b *block) trailers(fields exchange.Fields) (_ exchange.Fields, ok bool) {
 // announced returns the names that the Trailer field holds.
 func (b *block) announced() (fields exchange.Fields) {
 	for name := range strings.SplitSeq(b.trailerNames, ",") {
-		if name = strings.Trim(name, " \t"); token(name) && exchange.TrailerAllowed(name) {
+		if name = strings.Trim(name, " \t"); exchange.Token(name) && exchange.TrailerAllowed(name) {
 			fields.Add(name, "")
 		}
 	}

@@ -50,7 +50,7 @@ func (b *block) request(r *exchange.Request, maxURI int) exchange.Refusal {
 		r.Length = -1
 	}
 	if b.hasLength {
-		n, ok := parseLength(b.length)
+		n, ok := exchange.ParseLength(b.length)
 		if !ok || b.end && n > 0 {
 			return malformed // RFC 9113, 8.1.1
 		}
@@ -63,7 +63,7 @@ func (b *block) request(r *exchange.Request, maxURI int) exchange.Refusal {
 // and RFC 8441, 4).
 func (b *block) target() exchange.Refusal {
 	switch {
-	case !b.hasMethod || !token(b.method):
+	case !b.hasMethod || !exchange.Token(b.method):
 		return malformed
 	case b.hasAuthority && b.hasHost && !strings.EqualFold(b.authority, b.host):
 		return malformed
@@ -81,7 +81,7 @@ func (b *block) target() exchange.Refusal {
 		return malformed
 	case b.scheme != "http" && b.scheme != "https":
 		return malformed
-	case !validPath(b.path) || b.path == "*" && b.method != "OPTIONS":
+	case !exchange.ValidPath(b.path) || b.path == "*" && b.method != "OPTIONS":
 		return malformed
 	case b.hasProtocol && b.protocol != "websocket":
 		return refuseProtocol // RFC 9220, 3
@@ -90,7 +90,7 @@ func (b *block) target() exchange.Refusal {
 }
 
 func authorityRefusal(authority string) exchange.Refusal {
-	if !validAuthority(authority) {
+	if !exchange.ValidAuthority(authority) {
 		return refuseAuthority
 	}
 	return none

@@ -1,11 +1,7 @@
 package http2
 
 import (
-	"crypto/rand"
-	"crypto/sha1"
-	"encoding/base64"
 	"errors"
-	"fmt"
 	"net"
 	"slices"
 	"sync"
@@ -15,25 +11,11 @@ import (
 	"anyedge/pop/proxy/exchange"
 )
 
-// keyGUID goes into the answer to a Sec-WebSocket-Key (RFC 6455, 1.3).
-const keyGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+var errUnasked = errors.New("the client asked for no upgrade")
 
-var (
-	errAccept  = fmt.Errorf("%w: the answer to the WebSocket's key is wrong", exchange.ErrHandshake)
-	errUnasked = errors.New("the client asked for no upgrade")
-)
-
-// acceptWebSocket makes an extended CONNECT what it is on HTTP/1.1: a GET that
-// asks for an upgrade. The key that HTTP/2 does without is ours (RFC 8441, 5).
-// The connection's mutex is held.
+// acceptWebSocket takes an extended CONNECT. The connection's mutex is held.
 func (t *turn) acceptWebSocket() {
-	var nonce [16]byte
-	rand.Read(nonce[:])
-	t.key = base64.StdEncoding.EncodeToString(nonce[:])
-	r := &t.x.Request
-	r.Method, r.Length = "GET", 0
-	r.Fields.Del("Sec-WebSocket-Key")
-	r.Fields.Add("sec-websocket-key", t.key)
+	t.key = t.x.Request.AskWebSocket()
 	t.acceptTunnel()
 }
 
@@ -41,19 +23,12 @@ func (t *turn) acceptWebSocket() {
 // mutex is held.
 func (t *turn) acceptTunnel() { t.newBody().ended = t.remoteClosed }
 
-// acceptKey returns what proves that a Sec-WebSocket-Key was seen (RFC 6455,
-// 4.2.2).
-func acceptKey(key string) string {
-	digest := sha1.Sum([]byte(key + keyGUID))
-	return base64.StdEncoding.EncodeToString(digest[:])
-}
-
 // Upgrade implements [exchange.Client], for CONNECT with and without a protocol.
 func (t *turn) Upgrade(fields exchange.Fields) (exchange.Tunnel, error) {
 	switch {
 	case t.key != "":
-		if fields.Get("Sec-WebSocket-Accept") != acceptKey(t.key) {
-			return nil, errAccept
+		if fields.Get("Sec-WebSocket-Accept") != exchange.WebSocketAccept(t.key) {
+			return nil, exchange.ErrAccept
 		}
 		fields = slices.Clone(fields)
 		fields.Del("Sec-WebSocket-Accept")

@@ -44,7 +44,7 @@ func FuzzHead(f *testing.F) {
 		if h.size > h.limits.bytes || h.lines > h.limits.fields {
 			t.Fatalf("%d bytes and %d lines were accepted", h.size, h.lines)
 		}
-		if r.Length < -1 || !token(r.Method) || r.Authority == "" || strings.ContainsAny(r.Authority+r.Path, " \t\r\n\x00#@") && strings.ContainsAny(r.Authority, " \r\n\x00/?#@") {
+		if r.Length < -1 || !exchange.Token(r.Method) || r.Authority == "" || strings.ContainsAny(r.Authority+r.Path, " \t\r\n\x00#@") && strings.ContainsAny(r.Authority, " \r\n\x00/?#@") {
 			t.Fatalf("accepted %+v", r)
 		}
 		connect := r.Method == "CONNECT" && r.Upgrade == ""

@@ -2,7 +2,6 @@ package http3
 
 import (
 	"io"
-	"strconv"
 	"strings"
 
 	"github.com/quic-go/qpack"
@@ -55,7 +54,7 @@ func (h *head) field(name, value string) {
 	if h.tooLarge() || h.malformed {
 		return
 	}
-	if !validValue(value) {
+	if !exchange.ValidValue(value) {
 		h.malformed = true
 		return
 	}
@@ -64,7 +63,7 @@ func (h *head) field(name, value string) {
 		return
 	}
 	h.regular = true
-	if !validName(name) {
+	if !exchange.ValidName(name) {
 		h.malformed = true
 		return
 	}
@@ -168,7 +167,7 @@ func (h *head) request(r *exchange.Request) exchange.Refusal {
 	case h.expect != "" && !exchange.EqualName(h.expect, "100-continue"):
 		return refuseExpect
 	case h.hasLength:
-		n, ok := parseLength(h.length)
+		n, ok := exchange.ParseLength(h.length)
 		if !ok {
 			return malformed // RFC 9114, 4.1.2
 		}
@@ -181,7 +180,7 @@ func (h *head) request(r *exchange.Request) exchange.Refusal {
 // and 4.4, and RFC 9220, 3).
 func (h *head) target() exchange.Refusal {
 	switch {
-	case !h.hasMethod || !token(h.method):
+	case !h.hasMethod || !exchange.Token(h.method):
 		return malformed
 	case h.hasAuthority && h.hasHost && !strings.EqualFold(h.authority, h.host):
 		return malformed
@@ -198,7 +197,7 @@ func (h *head) target() exchange.Refusal {
 		return malformed
 	case h.scheme != "http" && h.scheme != "https":
 		return malformed
-	case !validPath(h.path) || h.path == "*" && h.method != "OPTIONS":
+	case !exchange.ValidPath(h.path) || h.path == "*" && h.method != "OPTIONS":
 		return malformed
 	case len(h.path) > h.limits.uri:
 		return refuseURI
@@ -209,7 +208,7 @@ func (h *head) target() exchange.Refusal {
 }
 
 func authorityRefusal(authority string) exchange.Refusal {
-	if !validAuthority(authority) {
+	if !exchange.ValidAuthority(authority) {
 		return refuseAuthority
 	}
 	return none
@@ -232,90 +231,9 @@ func (h *head) trailers() (fields exchange.Fields, ok bool) {
 // announced returns the names that the request's Trailer field holds.
 func (h *head) announced() (fields exchange.Fields) {
 	for name := range strings.SplitSeq(h.trailerNames, ",") {
-		if name = strings.Trim(name, " \t"); token(name) && exchange.TrailerAllowed(name) {
+		if name = strings.Trim(name, " \t"); exchange.Token(name) && exchange.TrailerAllowed(name) {
 			fields.Add(name, "")
 		}
 	}
 	return fields
-}
-
-func parseLength(s string) (int64, bool) {
-	if s == "" || strings.Trim(s, "0123456789") != "" {
-		return 0, false
-	}
-	n, err := strconv.ParseInt(s, 10, 64)
-	return n, err == nil
-}
-
-// validValue reports whether a field's value is one (RFC 9114, 4.2 and 10.3,
-// and no control bytes at all but tabs).
-func validValue(s string) bool {
-	if s == "" {
-		return true
-	}
-	if first, last := s[0], s[len(s)-1]; first == ' ' || first == '\t' || last == ' ' || last == '\t' {
-		return false
-	}
-	for i := range len(s) {
-		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {
-			return false
-		}
-	}
-	return true
-}
-
-// Bytes of tokens (RFC 9110, 5.6.2).
-var tokens = func() (t [256]bool) {
-	for c := range t {
-		t[c] = 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
-			c < 0x80 && strings.IndexByte("!#$%&'*+-.^_`|~", byte(c)) >= 0
-	}
-	return t
-}()
-
-func token(s string) bool {
-	for i := range len(s) {
-		if !tokens[s[i]] {
-			return false
-		}
-	}
-	return s != ""
-}
-
-// validName reports whether a field's name is one, in lower case (RFC 9114,
-// 4.2).
-func validName(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; !tokens[c] || 'A' <= c && c <= 'Z' {
-			return false
-		}
-	}
-	return s != ""
-}
-
-// validPath reports whether s can be the target of a request line.
-func validPath(s string) bool {
-	if s == "*" {
-		return true
-	}
-	if s == "" || s[0] != '/' {
-		return false
-	}
-	for i := range len(s) {
-		if c := s[i]; c <= ' ' || c == 0x7f || c == '#' {
-			return false
-		}
-	}
-	return true
-}
-
-// validAuthority reports whether s can be a host with an optional port: neither
-// empty, nor with user information (RFC 9114, 4.3.1), nor a delimiter.
-func validAuthority(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`/?#@\"<>^{}|`+"`", c) >= 0 {
-			return false
-		}
-	}
-	return s != ""
 }

@@ -1,11 +1,7 @@
 package http3
 
 import (
-	"crypto/rand"
-	"crypto/sha1"
-	"encoding/base64"
 	"errors"
-	"fmt"
 	"net"
 	"slices"
 	"sync"
@@ -15,25 +11,11 @@ import (
 	"anyedge/pop/proxy/exchange"
 )
 
-// keyGUID goes into the answer to a Sec-WebSocket-Key (RFC 6455, 1.3).
-const keyGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+var errNoUpgrade = errors.New("the client asked for no upgrade")
 
-var (
-	errAccept    = fmt.Errorf("%w: the answer to the WebSocket's key is wrong", exchange.ErrHandshake)
-	errNoUpgrade = errors.New("the client asked for no upgrade")
-)
-
-// acceptWebSocket makes an extended CONNECT what it is on HTTP/1.1: a GET that
-// asks for an upgrade. The key that HTTP/3 does without is ours (RFC 9220, 3,
-// and RFC 8441, 5).
+// acceptWebSocket takes an extended CONNECT.
 func (s *stream) acceptWebSocket() {
-	var nonce [16]byte
-	rand.Read(nonce[:])
-	s.key = base64.StdEncoding.EncodeToString(nonce[:])
-	r := &s.x.Request
-	r.Method, r.Length = "GET", 0
-	r.Fields.Del("Sec-WebSocket-Key")
-	r.Fields.Add("sec-websocket-key", s.key)
+	s.key = s.x.Request.AskWebSocket()
 	s.body = newBody(s)
 }
 
@@ -41,9 +23,8 @@ func (s *stream) acceptWebSocket() {
 func (s *stream) Upgrade(fields exchange.Fields) (exchange.Tunnel, error) {
 	switch {
 	case s.key != "":
-		digest := sha1.Sum([]byte(s.key + keyGUID))
-		if fields.Get("Sec-WebSocket-Accept") != base64.StdEncoding.EncodeToString(digest[:]) {
-			return nil, errAccept
+		if fields.Get("Sec-WebSocket-Accept") != exchange.WebSocketAccept(s.key) {
+			return nil, exchange.ErrAccept
 		}
 		fields = slices.Clone(fields)
 		fields.Del("Sec-WebSocket-Accept")

@@ -2,20 +2,12 @@ package http3
 
 import (
 	"context"
-	"crypto/sha1"
-	"encoding/base64"
 	"io"
 	"strings"
 	"testing"
 
 	"anyedge/pop/proxy/exchange"
 )
-
-// accept is the answer to a Sec-WebSocket-Key (RFC 6455, 4.2.2).
-func accept(key string) string {
-	digest := sha1.Sum([]byte(key + keyGUID))
-	return base64.StdEncoding.EncodeToString(digest[:])
-}
 
 func webSocket() []byte {
 	return headers(":method", "CONNECT", ":protocol", "websocket", ":scheme", "https", ":authority", "localhost", ":path", "/chat",
@@ -40,7 +32,7 @@ func TestTunnels(t *testing.T) {
 					if r.Method != "GET" || r.Path != "/chat" || r.Length != 0 || r.Body != nil || key == "theirs" || len(key) != 24 {
 						t.Errorf("request %+v", r)
 					}
-					fields.Add("Sec-WebSocket-Accept", accept(key))
+					fields.Add("Sec-WebSocket-Accept", exchange.WebSocketAccept(key))
 				} else if r.Method != "CONNECT" || r.Path != "" || r.Authority != "db.example:5432" || r.Body != nil {
 					t.Errorf("request %+v", r)
 				}

@@ -1,11 +1,15 @@
-package http2
+package exchange
 
 import (
 	"strconv"
 	"strings"
 )
 
-func parseLength(s string) (int64, bool) {
+// What HTTP/2 and HTTP/3 ask of the fields of a head, which they frame without
+// characters of their own: RFC 9113 section 8 and RFC 9114 section 4 say the same.
+
+// ParseLength reads the value of a Content-Length: digits only.
+func ParseLength(s string) (int64, bool) {
 	if s == "" || strings.Trim(s, "0123456789") != "" {
 		return 0, false
 	}
@@ -13,9 +17,9 @@ func parseLength(s string) (int64, bool) {
 	return n, err == nil
 }
 
-// validValue reports whether a field's value is one (RFC 9113, 8.2.1, and no
-// control bytes at all but tabs).
-func validValue(s string) bool {
+// ValidValue reports whether a field's value is one (RFC 9113, 8.2.1; RFC 9114,
+// 4.2 and 10.3), and has no control bytes at all but tabs.
+func ValidValue(s string) bool {
 	if s == "" {
 		return true
 	}
@@ -30,7 +34,7 @@ func validValue(s string) bool {
 	return true
 }
 
-// Bytes of tokens (RFC 9110, 5.6.2).
+// tokens are the bytes of tokens (RFC 9110, 5.6.2).
 var tokens = func() (t [256]bool) {
 	for c := range t {
 		t[c] = 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
@@ -39,7 +43,8 @@ var tokens = func() (t [256]bool) {
 	return t
 }()
 
-func token(s string) bool {
+// Token reports whether s is a token (RFC 9110, 5.6.2), such as a method.
+func Token(s string) bool {
 	for i := range len(s) {
 		if !tokens[s[i]] {
 			return false
@@ -48,8 +53,9 @@ func token(s string) bool {
 	return s != ""
 }
 
-// validName reports whether a field's name is one, in lower case (RFC 9113, 8.2).
-func validName(s string) bool {
+// ValidName reports whether a field's name is one, in lower case (RFC 9113, 8.2;
+// RFC 9114, 4.2).
+func ValidName(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; !tokens[c] || 'A' <= c && c <= 'Z' {
 			return false
@@ -58,8 +64,8 @@ func validName(s string) bool {
 	return s != ""
 }
 
-// validPath reports whether s can be the target of a request line.
-func validPath(s string) bool {
+// ValidPath reports whether s can be the target of a request line.
+func ValidPath(s string) bool {
 	if s == "*" {
 		return true
 	}
@@ -74,9 +80,10 @@ func validPath(s string) bool {
 	return true
 }
 
-// validAuthority reports whether s can be a host with an optional port: neither
-// empty, nor with user information (RFC 9113, 8.3.1), nor a delimiter.
-func validAuthority(s string) bool {
+// ValidAuthority reports whether s can be a host with an optional port: neither
+// empty, nor with user information (RFC 9113, 8.3.1; RFC 9114, 4.3.1), nor a
+// delimiter.
+func ValidAuthority(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`/?#@\"<>^{}|`+"`", c) >= 0 {
 			return false
