@@ -114,7 +114,7 @@ type Figures struct {
 	Sick     []string `json:"sick,omitempty"` // PoPs that turned unhealthy within the window
 	Known    int      `json:"known"`          // PoPs of the fleet, with the asking one
 	// Load is what would have to find room, by resource: the asking node's, and
-	// what left others a moment ago.
+	// what left others a moment ago, those of its PoP only if it has siblings.
 	Load map[string]float64 `json:"load,omitempty"`
 	// Plan is what is planned for the loss of this PoP, whether it counts or not.
 	Plan *Plan `json:"plan,omitempty"`
@@ -160,7 +160,7 @@ func Decide(p Policy, r Request) Ruling {
 		Serving: len(s.serving), Out: s.out, Siblings: len(s.siblings),
 		Sick: r.Sick, Known: len(s.known), Load: make(map[string]float64), Plan: r.Plan,
 	}
-	for _, u := range slices.Concat(r.Usage, s.moving) {
+	for _, u := range s.load(r) {
 		ruling.Figures.Load[u.Resource] += u.Used
 	}
 	return ruling
@@ -170,16 +170,17 @@ func (p Policy) decide(r Request, s survey, freeze *Freeze) Ruling {
 	if r.Gone {
 		return Ruling{Freeze: freeze}
 	}
+	load := s.load(r)
 	if len(s.siblings) > 0 {
 		if s.standby {
 			for _, n := range s.siblings {
-				if refusal := p.fits(slices.Concat(r.Usage, s.movingInside), [][]headroom.Usage{n}); refusal != nil {
+				if refusal := p.fits(load, [][]headroom.Usage{n}); refusal != nil {
 					return Ruling{Refusal: refusal, Freeze: freeze}
 				}
 			}
 			return Ruling{Freeze: freeze}
 		}
-		return Ruling{Refusal: p.fits(slices.Concat(r.Usage, s.movingInside), s.siblings), Freeze: freeze}
+		return Ruling{Refusal: p.fits(load, s.siblings), Freeze: freeze}
 	}
 	if refusal := p.refuses(r, s, freeze); refusal != nil {
 		return Ruling{Refusal: refusal, Freeze: freeze}
@@ -187,7 +188,7 @@ func (p Policy) decide(r Request, s survey, freeze *Freeze) Ruling {
 	if len(s.serving) == 0 { // MinPops is 0: the operator allows an empty fleet
 		return Ruling{Freeze: freeze}
 	}
-	refusal := p.fits(slices.Concat(r.Usage, s.moving), s.others)
+	refusal := p.fits(load, s.others)
 	if refusal == nil {
 		refusal = r.Plan.refuses()
 	}
@@ -280,6 +281,14 @@ type survey struct {
 	out          []string           // other PoPs that are out by lease, in order
 	moving       []headroom.Usage   // load that left other PoPs, or this one, a moment ago
 	movingInside []headroom.Usage   // load that left nodes of this PoP a moment ago
+}
+
+// load is what would have to find room: inside the PoP if nodes of it serve on.
+func (s *survey) load(r Request) []headroom.Usage {
+	if len(s.siblings) > 0 {
+		return slices.Concat(r.Usage, s.movingInside)
+	}
+	return slices.Concat(r.Usage, s.moving)
 }
 
 func look(r Request) survey {

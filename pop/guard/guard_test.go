@@ -257,3 +257,22 @@ func TestTracker(t *testing.T) {
 	tr.Observe(at(46+3601), map[string]bool{"fra": true, "sin": true})
 	check(46+3601, 0, 2) // long gone: no longer part of the fleet
 }
+
+// The figures are those of the rule that was asked: what left other PoPs is
+// nothing to the nodes that take over inside one.
+func TestFiguresAreOfTheLoadThatMoves(t *testing.T) {
+	r := Request{
+		Node: "fra-1", Pop: "fra", Usage: usage(30), Nodes: fleetOf("fra", "iad", "sin"),
+		Leases: []Lease{recent("lhr", true, 7)},
+	}
+	policy := Policy{MaxOut: 2, Share: 1}
+	if got := Decide(policy, r).Figures.Load["connections"]; got != 37 {
+		t.Errorf("a PoP goes out: %v", got)
+	}
+	sibling := node("fra", true, 10)
+	sibling.Name = "fra-2"
+	r.Nodes = append(r.Nodes, sibling)
+	if got := Decide(policy, r).Figures.Load["connections"]; got != 30 {
+		t.Errorf("a node goes out: %v", got)
+	}
+}
