@@ -37,6 +37,11 @@ func auditEndpoint(entries func(audit.Query) []audit.Entry) ops.Endpoint {
 	}
 }
 
+// actor is who a request comes from, by their own account and in fact.
+func actor(r ops.Request, by string) audit.Actor {
+	return audit.Actor{By: by, From: r.Remote.String()}
+}
+
 func auditQuery(r ops.Request) (q audit.Query, err error) {
 	if q.Last, err = last(r, 100); err != nil {
 		return q, err
@@ -70,7 +75,7 @@ func runAudit(c *invocation) error {
 	c.flags.TextVar(&since, "since", since, "only of the last `duration`, such as 24h")
 	by := c.flags.String("by", "", "only what this `person` did, by their own account")
 	act := c.flags.String("act", "", "only acts of a `kind`: "+acts())
-	asJSON := c.flags.Bool("json", false, "print the API's JSON")
+	asJSON := c.jsonFlag()
 	if err := c.parse(0); err != nil {
 		return err
 	}

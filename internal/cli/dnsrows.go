@@ -99,7 +99,7 @@ func dnsRows(now time.Time, n dnsNode) []statusRow {
 		add("plan", ops.TonePlain, "%s", n.plan.Summary)
 	}
 	for _, o := range n.overrides {
-		add("override", ops.ToneWarn, "%s %s %s, for %s more, by %s: %s", o.Names, overrideAction(o), o.Pops, span(o.Until), o.By, o.Reason)
+		add("override", ops.ToneWarn, "%s %s %s, for %s more, by %s: %s", o.Names, steerAction(o), o.Pops, span(o.Until), o.By, o.Reason)
 	}
 	return rows
 }
@@ -167,11 +167,4 @@ func popCell(p gslb.PopStatus) ops.Cell {
 		return ops.Cell{Text: p.State + ", drained", Tone: ops.ToneWarn}
 	}
 	return ops.Cell{Text: p.State, Tone: map[string]ops.Tone{"up": ops.ToneOK, "unknown": ops.ToneWarn, "down": ops.ToneBad}[p.State]}
-}
-
-func overrideAction(o fleet.SteerOverride) string {
-	if o.Only {
-		return actionOnly
-	}
-	return actionWithout
 }

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +13,6 @@ import (
 
 	"anyedge/gslb"
 	"anyedge/gslb/dnssec"
-	"anyedge/internal/audit"
 	"anyedge/internal/ops"
 )
 
@@ -55,7 +53,7 @@ func changeKeys(ctx context.Context, n *gslb.Node, r ops.Request) error {
 	if err := r.Decode(&req); err != nil {
 		return err
 	}
-	who := audit.Actor{By: req.By, From: r.Remote.String()}
+	who := actor(r, req.By)
 	var err error
 	switch role := dnssec.Role(req.Role); {
 	case req.By == "":
@@ -86,8 +84,7 @@ func changeKeys(ctx context.Context, n *gslb.Node, r ops.Request) error {
 
 // runDNSSEC shows the keys of signed zones, or changes them by hand.
 func runDNSSEC(c *invocation) error {
-	address := netip.MustParseAddrPort("127.0.0.1:8601")
-	c.flags.TextVar(&address, "admin", address, "`ip:port` of the DNS node's admin API")
+	address := c.gslbFlag()
 	asJSON := c.flags.Bool("json", false, "status: print the API's JSON")
 	role := c.flags.String("role", string(dnssec.CSK), "roll: of the `key`, csk (both), ksk or zsk")
 	tag := c.flags.Uint("tag", 0, "seen: of the key whose DS record, and no other, the parent has")
@@ -99,13 +96,12 @@ func runDNSSEC(c *invocation) error {
 		return usagef("say what to do: status, ds, roll, seen, unsign or sign")
 	}
 	act, zones := words[0], words[1:]
-	ctx, client := context.Background(), ops.Client{Address: address}
 	switch act {
 	case "status", "ds":
 		if len(zones) > 1 {
 			return usagef("%s takes one zone, or none for all", act)
 		}
-		return c.printKeys(ctx, client, act, strings.Join(zones, ""), *asJSON)
+		return c.printKeys(*address, act, strings.Join(zones, ""), *asJSON)
 	case actRoll, actSeen, actUnsign, actSign:
 	default:
 		return usagef("%q is not status, ds, roll, seen, unsign or sign", act)
@@ -125,21 +121,13 @@ func runDNSSEC(c *invocation) error {
 		req.Tag = uint16(*tag)
 	}
 	req.By = operator()
-	return client.Post(ctx, "/v1/dnssec", req, nil)
+	return ops.Client{Address: *address}.Post(context.Background(), "/v1/dnssec", req, nil)
 }
 
 // printKeys prints the keys of one zone, or of all.
-func (c *invocation) printKeys(ctx context.Context, client ops.Client, act, zone string, asJSON bool) error {
-	if asJSON {
-		var raw json.RawMessage
-		if err := client.Get(ctx, "/v1/dnssec", &raw); err != nil {
-			return err
-		}
-		_, err := fmt.Fprintf(c.out, "%s\n", raw)
-		return err
-	}
+func (c *invocation) printKeys(address netip.AddrPort, act, zone string, asJSON bool) error {
 	var answer struct{ Zones []gslb.ZoneKeysStatus }
-	if err := client.Get(ctx, "/v1/dnssec", &answer); err != nil {
+	if printed, err := c.fetch(address, "/v1/dnssec", asJSON, &answer); printed || err != nil {
 		return err
 	}
 	if zone != "" {

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/netip"
@@ -61,18 +60,8 @@ func runExplain(c *invocation) error {
 	if prefix.IsValid() {
 		query.Set("prefix", prefix.String())
 	}
-	path := "/v1/explain?" + query.Encode()
-	ctx, client := context.Background(), ops.Client{Address: *address}
-	if *asJSON {
-		var raw json.RawMessage
-		if err := client.Get(ctx, path, &raw); err != nil {
-			return err
-		}
-		_, err := fmt.Fprintf(c.out, "%s\n", raw)
-		return err
-	}
 	var e pop.Explanation
-	if err := client.Get(ctx, path, &e); err != nil {
+	if printed, err := c.fetch(*address, "/v1/explain?"+query.Encode(), *asJSON, &e); printed || err != nil {
 		return err
 	}
 	printExplanation(c.out, e)

@@ -45,10 +45,34 @@ func (c *invocation) findNode(ctx context.Context, given netip.AddrPort) (client
 	return client, nil, fmt.Errorf("no anyedge admin at %v, and none at %v; --admin names another: %w", given, client.Address, syscall.ECONNREFUSED)
 }
 
+// gslbFlag says which DNS node to talk to.
+func (c *invocation) gslbFlag() *netip.AddrPort {
+	address := netip.MustParseAddrPort("127.0.0.1:8601")
+	c.flags.TextVar(&address, "admin", address, "`ip:port` of the DNS node's admin API")
+	return &address
+}
+
+// jsonFlag says whether to print what the API says.
+func (c *invocation) jsonFlag() *bool { return c.flags.Bool("json", false, "print the API's JSON") }
+
+// fetch gets what is at a path into out, or, as JSON, to the output.
+func (c *invocation) fetch(address netip.AddrPort, path string, asJSON bool, out any) (printed bool, err error) {
+	client := ops.Client{Address: address}
+	if !asJSON {
+		return false, client.Get(context.Background(), path, out)
+	}
+	var raw json.RawMessage
+	if err := client.Get(context.Background(), path, &raw); err != nil {
+		return false, err
+	}
+	_, err = fmt.Fprintf(c.out, "%s\n", raw)
+	return true, err
+}
+
 // runStatus prints a node's status.
 func runStatus(c *invocation) error {
 	address := c.adminFlag()
-	asJSON := c.flags.Bool("json", false, "print the API's JSON")
+	asJSON := c.jsonFlag()
 	if err := c.parse(0); err != nil {
 		return err
 	}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"anyedge/configs"
-	"anyedge/internal/audit"
 	"anyedge/internal/fleet"
 	"anyedge/internal/ops"
 	"anyedge/pop"
@@ -45,7 +44,7 @@ func override(ctx context.Context, a *pop.Agent, r ops.Request) error {
 	if req.Name != "" {
 		name = req.Name
 	}
-	who := audit.Actor{By: req.By, From: r.Remote.String()}
+	who := actor(r, req.By)
 	o := fleet.Override{Scope: req.Scope, Name: name, Prefix: req.Prefix, Action: req.Action, Force: req.Force, Reason: req.Reason}
 	checked := o // as it would be written
 	checked.By, checked.At = who.By, time.Now()
@@ -62,10 +61,25 @@ func override(ctx context.Context, a *pop.Agent, r ops.Request) error {
 	default:
 		err = a.SetOverride(ctx, who, o, req.For.Std())
 	}
-	if err != nil {
-		return ops.Unavailable("the fleet store did not take it: %w", err)
+	return taken(err)
+}
+
+// overrideTerms defines the flags that every override has. Once they are parsed,
+// check says which are missing, or are too many to clear one.
+func (c *invocation) overrideTerms(span *configs.Duration, reason *string) (check func(clear bool) error) {
+	c.flags.TextVar(span, "for", *span, "how long it is in force, at most 168h; required but to clear")
+	c.flags.StringVar(reason, "reason", "", "why; required but to clear")
+	return func(clear bool) error {
+		switch {
+		case clear && (*span != 0 || *reason != ""):
+			return usagef("clear takes no --for and --reason")
+		case !clear && *span <= 0:
+			return usagef("--for is required: an override has an end")
+		case !clear && *reason == "":
+			return usagef("--reason is required: an override says why")
+		}
+		return nil
 	}
-	return nil
 }
 
 // runOverride puts an override in force, clears one, or lists them.
@@ -90,8 +104,7 @@ func runOverride(c *invocation) error {
 	}
 	all := c.flags.Bool("fleet", false, "every node of the fleet")
 	c.flags.TextVar(&req.Prefix, "prefix", req.Prefix, "only this service `prefix`")
-	c.flags.TextVar(&req.For, "for", req.For, "how long it is in force, at most 168h; required but to clear")
-	c.flags.StringVar(&req.Reason, "reason", "", "why; required but to clear")
+	check := c.overrideTerms(&req.For, &req.Reason)
 	c.flags.BoolVar(&req.Force, "force", false, "past the safeguards: withdraw without asking the guard, announce what cannot serve")
 	switch req.Action {
 	case fleet.ActionAnnounce, fleet.ActionWithdraw, fleet.ActionDepreference, actionClear:
@@ -121,12 +134,11 @@ func runOverride(c *invocation) error {
 	switch {
 	case given > 1:
 		return usagef("give one of --node, --pop, --region and --fleet")
-	case clear && (req.For != 0 || req.Reason != "" || req.Force):
-		return usagef("clear takes no --for, --reason and --force")
-	case !clear && req.For <= 0:
-		return usagef("--for is required: an override has an end")
-	case !clear && req.Reason == "":
-		return usagef("--reason is required: an override says why")
+	case clear && req.Force:
+		return usagef("clear takes no --force")
+	}
+	if err := check(clear); err != nil {
+		return err
 	}
 	req.By = operator()
 	return ops.Client{Address: *address}.Post(context.Background(), "/v1/override", req, nil)

@@ -53,7 +53,7 @@ func gslbPage(name string, n *gslb.Node) http.Handler {
 		}
 		overrides := ops.Section{Title: "Overrides", Columns: []string{"Names", "Override", "Until", "By", "Why"}}
 		for _, o := range o.overrides {
-			overrides.Rows = append(overrides.Rows, []ops.Cell{{Text: o.Names}, {Text: overrideAction(o) + " " + o.Pops, Tone: ops.ToneWarn},
+			overrides.Rows = append(overrides.Rows, []ops.Cell{{Text: o.Names}, {Text: steerAction(o) + " " + o.Pops, Tone: ops.ToneWarn},
 				{Text: o.Until.UTC().Format(time.DateTime)}, {Text: o.By}, {Text: o.Reason}})
 		}
 		return ops.Page{Sections: []ops.Section{node, pops, plan, keysSection(o.keys), overrides}}, nil

@@ -18,7 +18,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"anyedge/configs"
-	"anyedge/internal/audit"
 	"anyedge/internal/daemon"
 	"anyedge/internal/fleet"
 	"anyedge/internal/ops"
@@ -217,7 +216,7 @@ func drain(ctx context.Context, a *pop.Agent, r ops.Request) error {
 	if req.Name != "" {
 		name = req.Name
 	}
-	who := audit.Actor{By: req.By, From: r.Remote.String()}
+	who := actor(r, req.By)
 	d := fleet.Drain{Scope: req.Scope, Name: name, Prefix: req.Prefix, By: req.By, Reason: req.Reason}
 	err := d.Validate()
 	if err != nil {
@@ -228,6 +227,11 @@ func drain(ctx context.Context, a *pop.Agent, r ops.Request) error {
 	} else {
 		err = a.ClearDrain(ctx, who, d)
 	}
+	return taken(err)
+}
+
+// taken is what a caller learns of a write to the fleet store.
+func taken(err error) error {
 	if err != nil {
 		return ops.Unavailable("the fleet store did not take it: %w", err)
 	}

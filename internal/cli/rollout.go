@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"anyedge/configs"
-	"anyedge/internal/audit"
 	"anyedge/internal/ops"
 	"anyedge/pop"
 	"anyedge/pop/rollout"
@@ -62,7 +61,7 @@ func changeRollout(ctx context.Context, a *pop.Agent, r ops.Request) error {
 	if (c.Start != nil) != (c.Action == "start") {
 		return ops.BadRequest("start: goes with action start, and only with it")
 	}
-	who := audit.Actor{By: c.By, From: r.Remote.String()}
+	who := actor(r, c.By)
 	var err error
 	switch c.Action {
 	case "start":
@@ -80,13 +79,10 @@ func changeRollout(ctx context.Context, a *pop.Agent, r ops.Request) error {
 }
 
 func rolloutError(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, pop.ErrRollout):
+	if errors.Is(err, pop.ErrRollout) {
 		return ops.Conflict("%w", err)
 	}
-	return ops.Unavailable("the fleet store did not take it: %w", err)
+	return taken(err)
 }
 
 // runRollout is the family of commands around rollouts.
@@ -167,7 +163,7 @@ func changeBy(action string) func(*invocation) error {
 // ended, with an error unless it is done.
 func rolloutStatus(c *invocation) error {
 	address := c.adminFlag()
-	asJSON := c.flags.Bool("json", false, "print the API's JSON")
+	asJSON := c.jsonFlag()
 	wait := c.flags.Bool("wait", false, "wait for the end; the exit status says whether every node has its new config")
 	if err := c.parse(0); err != nil {
 		return err

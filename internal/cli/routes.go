@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"reflect"
@@ -11,28 +9,18 @@ import (
 	"time"
 
 	"anyedge/bgp"
-	"anyedge/internal/ops"
 	"anyedge/pop"
 )
 
 // runRoutes prints what a node should announce, and what it does, to whom.
 func runRoutes(c *invocation) error {
 	address := c.adminFlag()
-	asJSON := c.flags.Bool("json", false, "print the API's JSON")
+	asJSON := c.jsonFlag()
 	if err := c.parse(0); err != nil {
 		return err
 	}
-	client := ops.Client{Address: *address}
-	if *asJSON {
-		var raw json.RawMessage
-		if err := client.Get(context.Background(), "/v1/routes", &raw); err != nil {
-			return err
-		}
-		_, err := fmt.Fprintf(c.out, "%s\n", raw)
-		return err
-	}
 	var routes pop.Routes
-	if err := client.Get(context.Background(), "/v1/routes", &routes); err != nil {
+	if printed, err := c.fetch(*address, "/v1/routes", *asJSON, &routes); printed || err != nil {
 		return err
 	}
 	return printRoutes(c.out, time.Now(), routes)

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,7 +15,6 @@ import (
 
 	"anyedge/configs"
 	"anyedge/gslb"
-	"anyedge/internal/audit"
 	"anyedge/internal/fleet"
 	"anyedge/internal/ops"
 )
@@ -115,7 +113,7 @@ func overrideSteering(ctx context.Context, n *gslb.Node, r ops.Request) error {
 		return err
 	}
 	o := fleet.SteerOverride{Names: req.Names, Pops: req.Pops, Only: req.Action == actionOnly, Reason: req.Reason}
-	who := audit.Actor{By: req.By, From: r.Remote.String()}
+	who := actor(r, req.By)
 	checked := o // as it would be written
 	checked.By, checked.At = who.By, time.Now()
 	checked.Until = checked.At.Add(req.For.Std())
@@ -134,21 +132,6 @@ func overrideSteering(ctx context.Context, n *gslb.Node, r ops.Request) error {
 		err = fmt.Errorf("action: %q is not only, without or clear", req.Action)
 	}
 	return ops.BadRequest("%w", err)
-}
-
-// taken is what a caller learns of a write to the fleet store.
-func taken(err error) error {
-	if err != nil {
-		return ops.Unavailable("the fleet store did not take it: %w", err)
-	}
-	return nil
-}
-
-// gslbFlag says which DNS node to talk to.
-func (c *invocation) gslbFlag() *netip.AddrPort {
-	address := netip.MustParseAddrPort("127.0.0.1:8601")
-	c.flags.TextVar(&address, "admin", address, "`ip:port` of the DNS node's admin API")
-	return &address
 }
 
 // runSteer explains a decision of a DNS node, shows its plan, or overrides it.
@@ -173,7 +156,7 @@ func runSteer(c *invocation) error {
 	client := c.flags.String("client", "", "the client's `network` or address; without, one that does not say")
 	family := c.flags.String("family", "4", "`4` for A, 6 for AAAA")
 	without := c.flags.String("without", "", "`PoPs` to be taken as lost, separated by commas")
-	asJSON := c.flags.Bool("json", false, "print the API's JSON")
+	asJSON := c.jsonFlag()
 	if err := c.parse(0); err != nil {
 		return err
 	}
@@ -205,7 +188,7 @@ func runSteer(c *invocation) error {
 // steerList prints the steered names.
 func (c *invocation) steerList() error {
 	address := c.gslbFlag()
-	asJSON := c.flags.Bool("json", false, "print the API's JSON")
+	asJSON := c.jsonFlag()
 	if err := c.parse(0); err != nil {
 		return err
 	}
@@ -230,24 +213,10 @@ func (c *invocation) steerList() error {
 	return w.Flush()
 }
 
-// fetch gets what is at a path into out, or, as JSON, to the output.
-func (c *invocation) fetch(address netip.AddrPort, path string, asJSON bool, out any) (printed bool, err error) {
-	client := ops.Client{Address: address}
-	if !asJSON {
-		return false, client.Get(context.Background(), path, out)
-	}
-	var raw json.RawMessage
-	if err := client.Get(context.Background(), path, &raw); err != nil {
-		return false, err
-	}
-	_, err = fmt.Fprintf(c.out, "%s\n", raw)
-	return true, err
-}
-
 // steerPlan prints the plan in force.
 func (c *invocation) steerPlan() error {
 	address := c.gslbFlag()
-	asJSON := c.flags.Bool("json", false, "print the API's JSON")
+	asJSON := c.jsonFlag()
 	if err := c.parse(0); err != nil {
 		return err
 	}
@@ -350,8 +319,7 @@ func (c *invocation) steerOverride() error {
 	}
 	c.flags.StringVar(&req.Names, "name", "", "steered names: one, or a `pattern` such as '*.edge.example'")
 	c.flags.StringVar(&req.Pops, "pop", "", "PoPs: one, or a `pattern` such as 'fra*'")
-	c.flags.TextVar(&req.For, "for", req.For, "how long it is in force, at most 168h; required but to clear")
-	c.flags.StringVar(&req.Reason, "reason", "", "why; required but to clear")
+	check := c.overrideTerms(&req.For, &req.Reason)
 	if slices.Contains([]string{actionOnly, actionWithout, actionClear}, req.Action) {
 		c.args = c.args[1:]
 	} else if !strings.HasPrefix(req.Action, "-") { // such as -h
@@ -360,21 +328,25 @@ func (c *invocation) steerOverride() error {
 	if err := c.parse(0); err != nil {
 		return err
 	}
-	clear := req.Action == actionClear
 	switch {
 	case strings.HasPrefix(req.Action, "-"):
 		return usagef("override: say what to do: %s", want)
 	case req.Names == "" || req.Pops == "":
 		return usagef("--name and --pop are required")
-	case clear && (req.For != 0 || req.Reason != ""):
-		return usagef("clear takes no --for and --reason")
-	case !clear && req.For <= 0:
-		return usagef("--for is required: an override has an end")
-	case !clear && req.Reason == "":
-		return usagef("--reason is required: an override says why")
+	}
+	if err := check(req.Action == actionClear); err != nil {
+		return err
 	}
 	req.By = operator()
 	return ops.Client{Address: *address}.Post(context.Background(), "/v1/steer/override", req, nil)
+}
+
+// steerAction is the action that an override was made by.
+func steerAction(o fleet.SteerOverride) string {
+	if o.Only {
+		return actionOnly
+	}
+	return actionWithout
 }
 
 func (c *invocation) listSteerOverrides(address netip.AddrPort) error {
@@ -384,7 +356,7 @@ func (c *invocation) listSteerOverrides(address netip.AddrPort) error {
 	}
 	w := tabwriter.NewWriter(c.out, 0, 8, 2, ' ', 0)
 	for _, o := range answer.Overrides {
-		fmt.Fprintf(w, "%s\t%s %s\tuntil %s\tby %s\t%s\n", o.Names, overrideAction(o), o.Pops, o.Until.UTC().Format(time.DateTime), o.By, o.Reason)
+		fmt.Fprintf(w, "%s\t%s %s\tuntil %s\tby %s\t%s\n", o.Names, steerAction(o), o.Pops, o.Until.UTC().Format(time.DateTime), o.By, o.Reason)
 	}
 	return w.Flush()
 }

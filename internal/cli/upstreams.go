@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"anyedge/configs"
-	"anyedge/internal/audit"
 	"anyedge/internal/ops"
 	"anyedge/pop"
 )
@@ -69,7 +68,7 @@ func blackhole(ctx context.Context, a *pop.Agent, r ops.Request) error {
 	if !req.Address.IsValid() {
 		return ops.BadRequest("address: required")
 	}
-	who := audit.Actor{By: req.By, From: r.Remote.String()}
+	who := actor(r, req.By)
 	if !req.Blackhole {
 		found, err := a.RemoveBlackhole(ctx, who, req.Address)
 		if err == nil && !found {
@@ -88,7 +87,7 @@ func neighbor(a *pop.Agent, r ops.Request) error {
 	if err := r.Decode(&req); err != nil {
 		return err
 	}
-	who := audit.Actor{By: req.By, From: r.Remote.String()}
+	who := actor(r, req.By)
 	switch {
 	case !req.Address.IsValid():
 		return ops.BadRequest("address: required")
