@@ -75,13 +75,6 @@ func levelOf(client netip.Prefix) (netip.Prefix, bool) {
 	return netip.Prefix{}, false
 }
 
-func familyOf(a netip.Addr) int {
-	if a.Is4() {
-		return 0
-	}
-	return 1
-}
-
 // shrink drops the lightest eighth.
 func (c *QueryCounter) shrink() {
 	weights := make([]float64, 0, len(c.cells))
@@ -133,76 +126,26 @@ func compareQueries(a, b Query) int {
 	return cmp.Or(a.Prefix.Compare(b.Prefix), cmp.Compare(a.Pop, b.Pop))
 }
 
-// coarser merges what is lighter than least upward, by PoP, as fold does. Queries
-// need not be in order.
+// coarser merges what is lighter than least upward, by PoP. Queries need not be in
+// order.
 func (s QuerySnapshot) coarser(least float64) QuerySnapshot {
 	all := slices.Clone(s.Queries)
-	slices.SortFunc(all, func(a, b Query) int {
-		return cmp.Or(cmp.Compare(a.Pop, b.Pop), cmp.Compare(a.Prefix.Addr().BitLen(), b.Prefix.Addr().BitLen()),
-			cmp.Compare(b.Prefix.Bits(), a.Prefix.Bits()), a.Prefix.Compare(b.Prefix))
-	})
-	kept := make([]Query, 0, len(all))
+	slices.SortFunc(all, func(a, b Query) int { return cmp.Compare(a.Pop, b.Pop) })
+	s.Queries = make([]Query, 0, len(all))
+	var networks []network
 	for len(all) > 0 {
-		n := 1
-		for n < len(all) && all[n].Pop == all[0].Pop && all[n].Prefix.Addr().Is4() == all[0].Prefix.Addr().Is4() {
-			n++
+		pop, n := all[0].Pop, 0
+		networks = networks[:0]
+		for ; n < len(all) && all[n].Pop == pop; n++ {
+			networks = append(networks, network{all[n].Prefix, cell{weight: all[n].Weight}})
 		}
-		kept = foldQueries(kept, all[:n], least)
+		for _, at := range fold(networks, func(at *cell) bool { return at.weight >= least }) {
+			s.Queries = append(s.Queries, Query{at.Prefix, pop, at.weight})
+		}
 		all = all[n:]
 	}
-	slices.SortFunc(kept, compareQueries)
-	s.Queries = kept
+	slices.SortFunc(s.Queries, compareQueries)
 	return s
-}
-
-// foldQueries appends to kept those of one PoP and family, the longest networks
-// first and each length in order.
-func foldQueries(kept, all []Query, least float64) []Query {
-	var up, here []Query // from the level below, and of this one
-	levels := lengths[familyOf(all[0].Prefix.Addr())]
-	for i, length := range levels {
-		n := 0
-		for n < len(all) && all[n].Prefix.Bits() == length {
-			n++
-		}
-		here = mergedQueries(here[:0], up, all[:n])
-		up, all = up[:0], all[n:]
-		for _, q := range here {
-			if q.Weight >= least {
-				kept = append(kept, q)
-			} else if i+1 < len(levels) {
-				q.Prefix, _ = q.Prefix.Addr().Prefix(levels[i+1])
-				up = addQuery(up, q)
-			}
-		}
-	}
-	return kept
-}
-
-// mergedQueries appends two sorted lists of one PoP, with what both have added up.
-func mergedQueries(dst, a, b []Query) []Query {
-	for len(a) > 0 && len(b) > 0 {
-		if a[0].Prefix.Compare(b[0].Prefix) <= 0 {
-			dst, a = addQuery(dst, a[0]), a[1:]
-		} else {
-			dst, b = addQuery(dst, b[0]), b[1:]
-		}
-	}
-	for _, rest := range [2][]Query{a, b} {
-		for _, q := range rest {
-			dst = addQuery(dst, q)
-		}
-	}
-	return dst
-}
-
-// addQuery appends q, or adds it to the last one if that is of the same network.
-func addQuery(list []Query, q Query) []Query {
-	if last := len(list) - 1; last >= 0 && list[last].Prefix == q.Prefix {
-		list[last].Weight += q.Weight
-		return list
-	}
-	return append(list, q)
 }
 
 // The encoding, in the terms of that of a Snapshot:

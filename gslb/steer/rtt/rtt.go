@@ -229,12 +229,12 @@ func (c *Collector) Len() int {
 func (c *Collector) Snapshot(now time.Time, pop string) Snapshot {
 	c.mu.Lock()
 	c.renew(now)
-	level := make(map[netip.Prefix]cell, len(c.networks))
-	for network, at := range c.networks {
+	all := make([]network, 0, len(c.networks))
+	for prefix, at := range c.networks {
 		at.decay(now, c.cfg.HalfLife)
-		level[network] = *at
+		all = append(all, network{prefix, *at})
 	}
 	c.mu.Unlock()
-	kept := fold(level, func(at *cell) bool { return at.clients() >= c.cfg.K })
+	kept := fold(all, func(at *cell) bool { return at.clients() >= c.cfg.K })
 	return Snapshot{Pop: pop, At: now, HalfLife: c.cfg.HalfLife, Entries: entriesOf(kept)}
 }

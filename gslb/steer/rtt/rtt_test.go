@@ -201,6 +201,15 @@ func TestNetworksAreBounded(t *testing.T) {
 	}
 }
 
+// listed returns the entries of cells.
+func listed(cells map[netip.Prefix]cell) []Entry {
+	var all []network
+	for prefix, at := range cells {
+		all = append(all, network{prefix, at})
+	}
+	return entriesOf(fold(all, func(*cell) bool { return true }))
+}
+
 // random makes a snapshot with so many networks of both families.
 func random(r *rand.Rand, pop string, n int) Snapshot {
 	cells := make(map[netip.Prefix]cell)
@@ -211,7 +220,7 @@ func random(r *rand.Rand, pop string, n int) Snapshot {
 		w := MinWeight * math.Exp(8*r.Float64())
 		cells[p] = cell{log: math.Log(1000 * math.Exp(4*r.Float64())), weight: w, requests: w * 0.05 * math.Exp(10*r.Float64()) * float64(r.IntN(2))}
 	}
-	return Snapshot{Pop: pop, At: start, HalfLife: 15 * time.Minute, Entries: entriesOf(cells)}
+	return Snapshot{Pop: pop, At: start, HalfLife: 15 * time.Minute, Entries: listed(cells)}
 }
 
 func TestEncodingKeepsAllButSomePrecision(t *testing.T) {
@@ -381,7 +390,7 @@ func TestLookupTakesTheLongestNetworkForEachPop(t *testing.T) {
 				}
 				cells[netip.PrefixFrom(address(n, family), length).Masked()] = cell{log: 8 + r.Float64(), weight: 1}
 			}
-			snapshots = append(snapshots, Snapshot{Pop: pop, At: start, HalfLife: time.Minute, Entries: entriesOf(cells)})
+			snapshots = append(snapshots, Snapshot{Pop: pop, At: start, HalfLife: time.Minute, Entries: listed(cells)})
 		}
 		table := Merge(start, pops, snapshots)
 		for _, network := range table.Networks() {
@@ -444,5 +453,22 @@ func BenchmarkEncode(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.ReportMetric(float64(len(out))/float64(len(s.Entries)), "B/entry")
+	}
+}
+
+// BenchmarkPublish is what a busy node does once a minute: tens of thousands of
+// networks, most of few clients, are put together until they fit.
+func BenchmarkPublish(b *testing.B) {
+	c := NewCollector(Config{})
+	r := rand.New(rand.NewPCG(5, 6))
+	for range 1_000_000 {
+		client := netip.AddrFrom4([4]byte{20, byte(r.IntN(256)), byte(20 * r.ExpFloat64()), byte(r.IntN(256))})
+		c.Add(start, client, 20*time.Millisecond, 16)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := c.Snapshot(start, "fra").Encode(nil, 64<<10); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
