@@ -17,8 +17,8 @@ type Following struct {
 	Expires time.Time `json:"expires,omitzero"`
 	// FileError is why the copy is not kept in its file; empty if it is, or has none.
 	FileError string `json:"file_error,omitempty"`
-
-	alias bool // of the apex, else of a copy
+	// Alias is set if it is about an alias, else it is about a copy.
+	Alias bool `json:"alias,omitempty"`
 }
 
 // followed notes how an attempt went, and when the next one is due. A copy that is
@@ -43,7 +43,7 @@ func (s *Server) followings() map[name]*Following {
 	all := make(map[name]*Following, len(s.links))
 	for n, l := range s.links {
 		f := l.following
-		if f.alias = l.zone.Alias != ""; f.alias {
+		if f.Alias = l.zone.Alias != ""; f.Alias {
 			f.Of = []string{l.zone.Alias}
 		} else {
 			for _, p := range l.zone.Primaries {

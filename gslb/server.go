@@ -485,7 +485,7 @@ func (s *Server) Status() Status {
 		if each.Available {
 			each.Serial = z.soa().Serial
 		}
-		if f := following[z.name]; f != nil && (!f.alias || v.isAlias(z, z.name)) {
+		if f := following[z.name]; f != nil && (!f.Alias || v.isAlias(z, z.name)) {
 			each.Following = f
 		}
 		if at := z.expires(); at != 0 {

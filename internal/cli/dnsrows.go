@@ -143,6 +143,9 @@ func zoneWords(z gslb.ZoneStatus, span func(time.Time) string) string {
 	if f == nil {
 		return words
 	}
+	if f.Alias {
+		words += ", alias of " + strings.Join(f.Of, " ")
+	}
 	if z.Available && !f.Seen.IsZero() {
 		words += ", checked " + span(f.Seen) + " ago"
 	}
@@ -153,6 +156,9 @@ func zoneWords(z gslb.ZoneStatus, span func(time.Time) string) string {
 		words += ", " + line(f.FileError)
 	}
 	if f.Error != "" {
+		if f.Alias && f.Seen.IsZero() {
+			words += ", not resolved so far"
+		}
 		if !f.Expires.IsZero() {
 			words += ", expires in " + span(f.Expires)
 		}

@@ -31,6 +31,8 @@ func troubledDNS(now time.Time) dnsNode {
 						Seen: ago(2 * time.Hour), Next: now.Add(time.Minute), Expires: now.Add(24 * time.Hour), Error: "from 192.0.2.1:53: i/o timeout"}},
 					{Name: "gone.example.", Following: &gslb.Following{Next: now.Add(5 * time.Second), Error: "from 192.0.2.1:53: connection refused"}},
 					{Name: "new.example."},
+					{Name: "alias.example.", Source: "alias.zone", Serial: 1, Records: 3, Available: true, Following: &gslb.Following{
+						Of: []string{"www.elsewhere.example"}, Alias: true, Next: now.Add(5 * time.Second), Error: "no resolver knows it"}},
 				},
 				Pops: []gslb.PopStatus{
 					{Name: "fra", State: "up", Drained: true, Note: "drained by ann disk swap; fra-1 healthy and announced"},
