@@ -20,12 +20,15 @@ func runOrigin(c *invocation) error {
 	if err := c.parse(0); err != nil {
 		return err
 	}
+	if (*cert == "") != (*key == "") {
+		return usagef("--cert and --key go together")
+	}
 	log, err := daemon.NewLogger(c.errOut, "info", "text")
 	if err != nil {
 		return err
 	}
 	server := &demo.Server{Name: *name, Region: *region, Address: address, Log: log}
-	if *cert != "" || *key != "" {
+	if *cert != "" {
 		pair, err := tls.LoadX509KeyPair(*cert, *key)
 		if err != nil {
 			return err

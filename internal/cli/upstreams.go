@@ -126,6 +126,9 @@ func runBlackhole(c *invocation) error {
 	if err != nil {
 		return err
 	}
+	if len(words) == 0 {
+		return usagef("say what to do: add, remove or list")
+	}
 	client := ops.Client{Address: *admin}
 	if len(words) == 1 && words[0] == "list" {
 		return c.listBlackholes(client)

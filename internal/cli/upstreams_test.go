@@ -94,7 +94,7 @@ func TestBlackholeAndNeighborAskForWhatTheyWereTold(t *testing.T) {
 		}
 	}
 	for args, want := range map[string]string{
-		"blackhole":                          "want add or remove, and an address",
+		"blackhole":                          "say what to do: add, remove or list",
 		"blackhole add":                      "want add or remove, and an address",
 		"blackhole list 192.0.2.7":           "want add or remove, and an address",
 		"blackhole add 192.0.2.0/24":         `"192.0.2.0/24" is not an IP address`,
