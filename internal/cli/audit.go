@@ -92,8 +92,12 @@ func runAudit(c *invocation) error {
 	if *act != "" {
 		query.Set("act", *act)
 	}
+	node, err := c.thisNode(*address)
+	if err != nil {
+		return err
+	}
 	var answer auditEntries
-	if done, err := c.fetch(*address, "/v1/audit?"+query.Encode(), *asJSON, &answer); done || err != nil {
+	if done, err := c.fetch(node, "/v1/audit?"+query.Encode(), *asJSON, &answer); done || err != nil {
 		return err
 	}
 	return printAudit(c.out, answer.Entries)

@@ -2,6 +2,10 @@ package cli
 
 import (
 	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"strings"
@@ -12,6 +16,7 @@ import (
 	"anyedge/gslb/dnssec"
 	"anyedge/internal/audit"
 	"anyedge/internal/fleet"
+	"anyedge/internal/ops"
 )
 
 // troubledDNS is a DNS node with something to say in every row.
@@ -113,5 +118,38 @@ func TestStatusAndReloadOfADNSNode(t *testing.T) {
 	do(0, "the last good one stays: "+file+":8:1: nonsense: ", "status")
 	if acts := node.Audit(audit.Query{Last: 9}); len(acts) != 2 || acts[0].By == "" || acts[0].Error != "" || acts[1].Error == "" {
 		t.Errorf("%+v", acts)
+	}
+}
+
+// Without --admin, the node is whichever there is on this host.
+func TestNodeOfThisHost(t *testing.T) {
+	host := netip.AddrFrom4([4]byte{127, 212, byte(os.Getpid() >> 8), byte(os.Getpid())})
+	given := netip.AddrPortFrom(host, 8600)
+	c := &invocation{flags: flag.NewFlagSet("status", flag.ContinueOnError)}
+	if _, err := c.thisNode(given); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("no anyedge admin at %v, and none at %v:8601", given, host)) {
+		t.Errorf("with none: %v", err)
+	}
+	s := ops.New(ops.Config{Address: netip.AddrPortFrom(host, gslbAdminPort), Name: "ns-1", Endpoints: []ops.Endpoint{canned("/v1/status", map[string]any{})}, Log: slog.New(slog.DiscardHandler)})
+	if err := s.Listen(); err != nil {
+		t.Skipf("the port of a DNS node is taken: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	if got, err := c.thisNode(given); err != nil || got.Port() != gslbAdminPort {
+		t.Errorf("a DNS node: %v, %v", got, err)
+	}
+	c.flags.String("admin", "", "")
+	if err := c.flags.Parse([]string{"--admin", given.String()}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.thisNode(given); err != nil || got != given {
+		t.Errorf("with --admin: %v, %v", got, err)
 	}
 }

@@ -28,14 +28,28 @@ func (c *invocation) adminFlag() *netip.AddrPort {
 	return &address
 }
 
+// adminNamed reports whether --admin was given.
+func (c *invocation) adminNamed() (named bool) {
+	c.flags.Visit(func(f *flag.Flag) { named = named || f.Name == "admin" })
+	return named
+}
+
+// thisNode returns the address that --admin names, or without the flag that of the
+// node on this host, of either kind.
+func (c *invocation) thisNode(given netip.AddrPort) (netip.AddrPort, error) {
+	if c.adminNamed() {
+		return given, nil
+	}
+	client, _, err := c.findNode(context.Background(), given)
+	return client.Address, err
+}
+
 // findNode asks the node that --admin names for its status. Without the flag it is
 // the one on this host, of either kind.
 func (c *invocation) findNode(ctx context.Context, given netip.AddrPort) (client ops.Client, status json.RawMessage, err error) {
 	client.Address = given
 	err = client.Get(ctx, "/v1/status", &status)
-	named := false
-	c.flags.Visit(func(f *flag.Flag) { named = named || f.Name == "admin" })
-	if named || !errors.Is(err, syscall.ECONNREFUSED) {
+	if c.adminNamed() || !errors.Is(err, syscall.ECONNREFUSED) {
 		return client, status, err
 	}
 	client.Address = netip.AddrPortFrom(given.Addr(), gslbAdminPort)
