@@ -70,6 +70,7 @@ func (v *view) answerAlias(r *result, z *zone, qtype uint16, owner string, s *si
 // cannot be had the last ones stay.
 func (s *Server) chase(ctx context.Context, l *link) {
 	apex, _ := parseName(l.zone.Name) // it was loaded
+	failing := false
 	for ctx.Err() == nil {
 		wait := aliasRetry
 		if z := s.view.Load().zones[apex]; z != nil && s.view.Load().isAlias(z, apex) {
@@ -77,12 +78,16 @@ func (s *Server) chase(ctx context.Context, l *link) {
 			switch {
 			case ctx.Err() != nil:
 				return
-			case err != nil:
+			case err != nil && !failing: // the status has the newest error
 				s.log.Warn("alias not resolved, the last addresses stay", "zone", l.zone.Name, "target", l.zone.Alias, "error", err)
-			default:
+			case err == nil:
+				if failing {
+					s.log.Info("alias resolved again", "zone", l.zone.Name, "target", l.zone.Alias)
+				}
 				s.putAlias(l, apex, r)
 				wait = time.Duration(r.ttl) * time.Second
 			}
+			failing = err != nil
 			s.followed(l, err, wait, time.Time{})
 		}
 		pause(ctx, wait)
