@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -76,7 +77,9 @@ func changeKeys(ctx context.Context, n *gslb.Node, r ops.Request) error {
 		return nil
 	case errors.Is(err, gslb.ErrNotSigned):
 		return ops.NotFound("%w", err)
-	case errors.Is(err, dnssec.ErrBusy), errors.Is(err, dnssec.ErrNoKey):
+	case errors.Is(err, dnssec.ErrBusy):
+		return ops.Conflict("%w; \"anyedge dnssec status\" shows it", err)
+	case errors.Is(err, dnssec.ErrNoKey):
 		return ops.Conflict("%w", err)
 	}
 	return ops.Unavailable("the keys were not changed: %w", err)
@@ -115,8 +118,11 @@ func runDNSSEC(c *invocation) error {
 	case actRoll:
 		req.Role = *role
 	case actSeen:
-		if *tag == 0 || *tag > 65535 {
+		if *tag == 0 {
 			return usagef("--tag is required: \"anyedge dnssec ds\" shows the tags")
+		}
+		if *tag > math.MaxUint16 {
+			return usagef("--tag: %d is not the tag of a key, which are from 0 to 65535", *tag)
 		}
 		req.Tag = uint16(*tag)
 	}

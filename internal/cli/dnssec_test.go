@@ -91,13 +91,14 @@ func TestDNSSEC(t *testing.T) {
 	do(2, `"rotate" is not status, ds, roll, seen, unsign or sign`, "rotate")
 	do(2, "roll takes one zone", "roll")
 	do(2, "--tag is required", "seen", "edge.example")
+	do(2, "--tag: 65536 is not the tag of a key", "seen", "edge.example", "--tag", "65536")
 	do(1, `role: "zks" is not csk, ksk or zsk`, "roll", "edge.example", "--role", "zks")
 	do(1, "zone plain.example: not signed here", "roll", "plain.example")
 
 	tag := node.Keys()[0].Keys[0].Tag
 	do(1, "the zone does not ask for a DS record of", "seen", "edge.example", "--tag", fmt.Sprint(tag))
 	do(0, "", "roll", "edge.example", "--role", "zsk")
-	do(1, "zsk: a rollover is under way", "roll", "edge.example", "--role", "zsk")
+	do(1, "zsk: a rollover is under way; \"anyedge dnssec status\" shows it", "roll", "edge.example", "--role", "zsk")
 	await := func(what string, holds func(gslb.ZoneKeysStatus) bool) {
 		t.Helper()
 		for end := time.Now().Add(10 * time.Second); !holds(node.Keys()[0]); time.Sleep(5 * time.Millisecond) {
