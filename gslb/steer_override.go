@@ -2,7 +2,10 @@ package gslb
 
 import (
 	"context"
+	"fmt"
+	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"anyedge/gslb/steer"
@@ -21,6 +24,31 @@ func (n *Node) SetOverride(ctx context.Context, who audit.Actor, o fleet.SteerOv
 	o.By, o.At = who.By, time.Now()
 	o.Until = o.At.Add(span)
 	return n.audit.Done(who, overridden(audit.SteerOverride, o), n.fleet.SetSteerOverride(ctx, o))
+}
+
+// Concerns returns an error if an override would change no answer of the config,
+// because its patterns match no steered name, or none of the PoPs of those that they
+// match: most likely it is misspelled.
+func (n *Node) Concerns(o fleet.SteerOverride) error {
+	var pops []string
+	named := false
+	for _, c := range steerNames(n.config()) {
+		if matched, _ := path.Match(steer.Canonical(o.Names), steer.Canonical(c.Name)); !matched {
+			continue
+		}
+		named = true
+		for _, a := range c.Answers {
+			if matched, _ := path.Match(o.Pops, a.Pop); matched {
+				return nil
+			}
+			pops = append(pops, a.Pop)
+		}
+	}
+	if !named {
+		return fmt.Errorf("names: %q matches no steered name", o.Names)
+	}
+	slices.Sort(pops)
+	return fmt.Errorf("pops: %q matches none of these names' PoPs, which are %s", o.Pops, strings.Join(slices.Compact(pops), ", "))
 }
 
 // ClearOverride ends the override with the names and PoPs of o.

@@ -122,10 +122,16 @@ func overrideSteering(ctx context.Context, n *gslb.Node, r ops.Request) error {
 	case actionClear:
 		checked.Reason, checked.Until = "clear", checked.At.Add(1)
 		if err = checked.Validate(); err == nil {
+			if !slices.ContainsFunc(n.Overrides(), func(in fleet.SteerOverride) bool { return in.Names == o.Names && in.Pops == o.Pops }) {
+				return ops.NotFound("no override has the names %q and the PoPs %q; \"anyedge steer override list\" shows those in force", o.Names, o.Pops)
+			}
 			return taken(n.ClearOverride(ctx, who, o))
 		}
 	case actionOnly, actionWithout:
 		if err = checked.Validate(); err == nil {
+			err = n.Concerns(checked)
+		}
+		if err == nil {
 			return taken(n.SetOverride(ctx, who, o, req.For.Std()))
 		}
 	default:

@@ -137,6 +137,9 @@ func TestSteerExplainsPlansAndOverrules(t *testing.T) {
 		{"override without --name * --pop fra --for 5m", 2, []string{"--reason is required"}},
 		{"override only --pop fra --for 5m --reason x", 2, []string{"--name and --pop are required"}},
 		{"override without --name [ --pop fra --for 5m --reason x", 1, []string{"is not a pattern"}},
+		{"override without --name nope.* --pop fra --for 5m --reason x", 1, []string{`names: "nope.*" matches no steered name`}},
+		{"override only --name * --pop farn --for 5m --reason x", 1, []string{`pops: "farn" matches none of these names' PoPs, which are fra, iad`}},
+		{"override clear --name * --pop fra", 1, []string{`no override has the names "*" and the PoPs "fra"`}},
 		{"override without --name * --pop fra --for 200h --reason x", 1, []string{"longer than"}},
 	} {
 		status, out, errOut := steer(strings.Fields(c.args)...)
