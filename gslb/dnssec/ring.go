@@ -143,7 +143,7 @@ func (r Ring) At(now time.Time) (*KeySet, error) {
 	keys := make([]*Key, len(r.Keys))
 	for i := range r.Keys {
 		k := &r.Keys[i]
-		signer, public, err := k.Secret.signer(k.Algorithm)
+		signer, public, err := signer(k.Secret, k.Algorithm)
 		if err != nil {
 			return nil, fmt.Errorf("keys[%d]: %w", i, err)
 		}
@@ -181,7 +181,7 @@ func ParseRing(zone string, data []byte) (Ring, error) {
 		errs = append(errs, fmt.Errorf("dnssec ring of the zone %.80q", r.Zone))
 	}
 	for i, k := range r.Keys {
-		_, public, err := k.Secret.signer(k.Algorithm)
+		_, public, err := signer(k.Secret, k.Algorithm)
 		if err == nil && !bytes.Equal(public, k.Public) {
 			err = errors.New("the private key is not that of the public one")
 		}

@@ -34,7 +34,7 @@ func TestKnownKeys(t *testing.T) {
 		if err := k.Secret.UnmarshalText([]byte(tt.private)); err != nil {
 			t.Fatal(err)
 		}
-		_, public, err := k.Secret.signer(tt.algorithm)
+		_, public, err := signer(k.Secret, tt.algorithm)
 		if err != nil || base64.StdEncoding.EncodeToString(public) != tt.public {
 			t.Errorf("%s: public key %x, %v", tt.zone, public, err)
 		}

@@ -5,47 +5,20 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
+
+	"anyedge/internal/secret"
 )
 
 // Secret is a private key: the scalar of an ECDSA key, or the seed of an Ed25519
-// one. Every way of formatting or logging it yields "[redacted]";
-// [Secret.MarshalText], which encoding/json uses, does not.
-type Secret [32]byte
-
-const redacted = "[redacted]"
-
-// String returns "[redacted]".
-func (Secret) String() string { return redacted }
-
-// Format implements [fmt.Formatter]: every verb prints "[redacted]".
-func (Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
-
-// LogValue implements [slog.LogValuer].
-func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
-
-// MarshalText returns the secret itself, in base64.
-func (s Secret) MarshalText() ([]byte, error) {
-	return base64.StdEncoding.AppendEncode(nil, s[:]), nil
-}
-
-// UnmarshalText reads what MarshalText wrote. Its error does not show the text.
-func (s *Secret) UnmarshalText(text []byte) error {
-	b, err := base64.StdEncoding.Strict().DecodeString(string(text))
-	if err != nil || len(b) != len(s) {
-		return fmt.Errorf("a private key is %d bytes in base64", len(s))
-	}
-	copy(s[:], b)
-	return nil
-}
+// one.
+type Secret = secret.Key
 
 // signer returns the private key, and the public one as in a DNSKEY record (RFC
 // 6605 section 4, RFC 8080 section 3).
-func (s Secret) signer(algorithm uint8) (crypto.Signer, []byte, error) {
+func signer(s Secret, algorithm uint8) (crypto.Signer, []byte, error) {
 	switch algorithm {
 	case ECDSAP256SHA256:
 		key, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), s[:])
@@ -71,7 +44,7 @@ func generateSecret(rand io.Reader, algorithm uint8) (s Secret, public []byte, e
 		if _, err = io.ReadFull(rand, s[:]); err != nil {
 			break
 		}
-		if _, public, err = s.signer(algorithm); err == nil {
+		if _, public, err = signer(s, algorithm); err == nil {
 			return s, public, nil
 		}
 	}

@@ -1,12 +1,13 @@
 package tickets
 
 import (
-	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"io"
 	"log/slog"
 	"time"
+
+	"anyedge/internal/secret"
 )
 
 // Key is one ticket key.
@@ -53,35 +54,8 @@ func (id *ID) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Secret is the secret part of a key. Every way of formatting or logging it
-// yields "[redacted]"; [Secret.MarshalText], which encoding/json uses, does not.
-type Secret [32]byte
-
-const redacted = "[redacted]"
-
-// String returns "[redacted]".
-func (Secret) String() string { return redacted }
-
-// Format implements [fmt.Formatter]: every verb prints "[redacted]".
-func (Secret) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
-
-// LogValue implements [slog.LogValuer].
-func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
-
-// MarshalText returns the secret itself, in base64.
-func (s Secret) MarshalText() ([]byte, error) {
-	return base64.StdEncoding.AppendEncode(nil, s[:]), nil
-}
-
-// UnmarshalText reads what MarshalText wrote. Its error does not show the text.
-func (s *Secret) UnmarshalText(text []byte) error {
-	b, err := base64.StdEncoding.Strict().DecodeString(string(text))
-	if err != nil || len(b) != len(s) {
-		return fmt.Errorf("a ticket key's secret is %d bytes in base64", len(s))
-	}
-	copy(s[:], b)
-	return nil
-}
+// Secret is the secret part of a key.
+type Secret = secret.Key
 
 // generate makes a key from a source of randomness.
 func generate(source io.Reader, activatesAt time.Time) (Key, error) {
