@@ -22,6 +22,8 @@ import (
 const (
 	// keysPace is how often the rings are looked at when nothing happens.
 	keysPace = 30 * time.Second
+	// writeTime is how long the store may take for all rings that are due.
+	writeTime = 5 * time.Second
 	// changeTries is how often an operator's change is tried when other nodes are
 	// faster.
 	changeTries = 4
@@ -221,17 +223,47 @@ func (k *keyKeeper) run(ctx context.Context) {
 // returns when it has something to do by itself again, an hour from now at the
 // latest.
 func (k *keyKeeper) step(ctx context.Context, now time.Time, view *fleet.View) time.Time {
+	next, writes := k.look(now, view)
+	// No lock is held: a store that does not answer holds up nobody else, and no key.
+	ctx, cancel := context.WithTimeout(ctx, writeTime)
+	defer cancel()
+	for _, w := range writes {
+		if err := k.put(ctx, w); err != nil {
+			k.mu.Lock()
+			if z := k.zones[w.zone]; z != nil {
+				k.failed(z, "dnssec ring not written", err)
+			}
+			k.mu.Unlock()
+		}
+	}
+	return next
+}
+
+// ringWrite is a ring that is to take the place of the one with index prev in the
+// store; 0 for none.
+type ringWrite struct {
+	zone string
+	ring dnssec.Ring
+	prev uint64
+}
+
+// look is step up to the writing, which it leaves to step.
+func (k *keyKeeper) look(now time.Time, view *fleet.View) (next time.Time, writes []ringWrite) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	next := now.Add(time.Hour)
+	next = now.Add(time.Hour)
 	for _, name := range slices.Sorted(maps.Keys(k.zones)) {
 		z := k.zones[name]
 		z.trouble = ""
 		if err := k.adopt(z, now, view); err != nil {
 			k.failed(z, "dnssec ring not taken, the last one stays", err)
 		}
-		if err := k.advance(ctx, z, now, view); err != nil {
+		w, due, err := k.advance(z, now, view)
+		if err != nil {
 			k.failed(z, "dnssec ring not advanced", err)
+		}
+		if due {
+			writes = append(writes, w)
 		}
 		if err := k.apply(z, now); err != nil {
 			k.failed(z, "zone not signed with its keys, the last ones stay", err)
@@ -241,7 +273,7 @@ func (k *keyKeeper) step(ctx context.Context, now time.Time, view *fleet.View) t
 		}
 		k.m.keysSeen(z, now)
 	}
-	return next
+	return next, writes
 }
 
 func (k *keyKeeper) failed(z *signedZone, what string, err error) {
@@ -283,48 +315,46 @@ func (k *keyKeeper) adopt(z *signedZone, now time.Time, view *fleet.View) error 
 	return nil
 }
 
-// advance does what is due in the ring, and puts it back into a store that has lost
-// it. It does nothing while the store is out of reach, or has what cannot be read.
-func (k *keyKeeper) advance(ctx context.Context, z *signedZone, now time.Time, view *fleet.View) error {
+// advance returns the ring with what is due in it, or to put back into a store that
+// has lost it, and whether that is to be written. It does nothing while the store is
+// out of reach, or has what cannot be read.
+func (k *keyKeeper) advance(z *signedZone, now time.Time, view *fleet.View) (w ringWrite, due bool, err error) {
 	if !view.Connected || view.RejectsZoneKeys(z.name) {
-		return nil
+		return w, false, nil
 	}
 	stored := view.ZoneKeys[z.name] // none has index 0
 	older := stored.Index == 0
 	if stored.Index != 0 {
 		ring, err := dnssec.ParseRing(z.name, stored.Ring)
 		if err != nil {
-			return err
+			return w, false, err
 		}
 		older = ring.Generation < z.ring.Generation
 		if ring.Generation > z.ring.Generation {
-			return nil // it could not be adopted
+			return w, false, nil // it could not be adopted
 		}
 	}
-	next, changed := z.ring, older && z.ring.Generation > 0
-	if !changed {
-		z.current, z.index = now, stored.Index
-		var err error
-		if next, changed, err = z.ring.Advance(now, z.name, z.policy, z.parent.news(now), rand.Reader); err != nil {
-			return err
-		}
+	w = ringWrite{z.name, z.ring, stored.Index}
+	if older && z.ring.Generation > 0 {
+		return w, true, nil
 	}
-	if !changed {
+	z.current, z.index = now, stored.Index
+	w.ring, due, err = z.ring.Advance(now, z.name, z.policy, z.parent.news(now), rand.Reader)
+	if err == nil && !due {
 		z.parent.fresh = false // until here what it led to may have been lost to a faster node
-		return nil
 	}
-	return k.put(ctx, z.name, next, stored.Index)
+	return w, due, err
 }
 
 // put writes a ring. That another node was faster is no error: its ring will come.
-func (k *keyKeeper) put(ctx context.Context, zone string, ring dnssec.Ring, prev uint64) error {
-	data, err := json.Marshal(ring)
+func (k *keyKeeper) put(ctx context.Context, w ringWrite) error {
+	data, err := json.Marshal(w.ring)
 	if err != nil {
 		return err
 	}
-	_, err = k.fleet.PutZoneKeys(ctx, zone, data, prev)
+	_, err = k.fleet.PutZoneKeys(ctx, w.zone, data, w.prev)
 	if err == nil {
-		k.log.Info("dnssec ring written", "zone", zone, "ring", ring)
+		k.log.Info("dnssec ring written", "zone", w.zone, "ring", w.ring)
 	}
 	if errors.Is(err, fleet.ErrConflict) {
 		return nil

@@ -2,7 +2,6 @@ package gslb
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -541,61 +540,5 @@ func TestAskResolvers(t *testing.T) {
 	rcode = dns.RcodeServerFailure
 	if s = (resolvers{at}).ask(t.Context(), "edge.example"); s.err == nil || len(s.answers) != 0 || s.news(time.Now()) != nil {
 		t.Errorf("a resolver that fails: %+v", s)
-	}
-}
-
-// A change by hand is made to the latest ring that this node knows of, if the store
-// has lost it or has an older one.
-func TestChangeOfARingThatIsLost(t *testing.T) {
-	ctx := t.Context()
-	n, err := newSigningNode(t, fleet.NewMemory(), testSealer(t, "5a"), quick())
-	if err != nil {
-		t.Fatal(err)
-	}
-	z := n.keys.zones["edge.example"]
-	first, _, err := dnssec.Ring{}.Advance(time.Now(), z.name, z.policy, nil, newCounter())
-	if err != nil {
-		t.Fatal(err)
-	}
-	leave := func(r dnssec.Ring, p dnssec.Policy, now time.Time) (dnssec.Ring, error) { return r.Leave(now, p) }
-	if err := n.keys.change(ctx, z.name, leave); !errors.Is(err, fleet.ErrNotFound) {
-		t.Errorf("a zone without keys was changed: %v", err)
-	}
-	z.ring = first
-	z.ring.Generation = 7
-	want := uint64(8)
-	for _, stored := range []string{"lost", "older"} {
-		if err := n.keys.change(ctx, z.name, leave); err != nil {
-			t.Fatal(err)
-		}
-		keys, err := n.fleet.ZoneKeys(ctx, z.name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ring, err := dnssec.ParseRing(z.name, keys.Ring)
-		if err != nil || ring.Generation != want || ring.Leaving.IsZero() {
-			t.Errorf("%s: the store has %v, %v", stored, ring, err)
-		}
-		z.ring.Generation, want = 20, 21 // later than what the store has
-	}
-}
-
-// What the keeper has done between plan and set is not undone.
-func TestReloadWhileKeysChange(t *testing.T) {
-	n, err := newSigningNode(t, fleet.NewMemory(), testSealer(t, "5a"), quick())
-	if err != nil {
-		t.Fatal(err)
-	}
-	zones, err := n.keys.plan(n.cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	z := n.keys.zones["edge.example"]
-	if z.ring, _, err = z.ring.Advance(time.Now(), z.name, z.policy, nil, newCounter()); err != nil {
-		t.Fatal(err)
-	}
-	n.keys.set(zones)
-	if got := n.keys.zones["edge.example"].ring.Generation; got != z.ring.Generation {
-		t.Errorf("generation %d after a reload, %d before", got, z.ring.Generation)
 	}
 }
