@@ -52,7 +52,7 @@ check: lint ## gofmt, vet, staticcheck and the fast tests
 	$(GO) test -short -timeout 2m ./...
 
 .PHONY: test
-test: deps $(BIN) $(CONSUL) $(TOFU) $(CACHE)/h2spec ## every test: real Consul, BIRD, h2spec, HAProxy and nginx, Terraform and the story
+test: deps $(BIN) $(CONSUL) $(TOFU) $(CACHE)/h2spec ## every test: real Consul, BIRD, h2spec, HAProxy and nginx, Knot, NSD and Unbound, Terraform and the story
 	test/all.sh
 
 .PHONY: race
@@ -110,9 +110,10 @@ interop: deps ## FRR, BIRD, OpenBGPD and ExaBGP beside the Speaker, feature by f
 	ANYEDGE_INTEROP=1 $(GO) test -count 1 -timeout 2m -v ./test/interop
 
 .PHONY: conformance-dns
-conformance-dns: ## RFC 8906 by dig, client subnets behind Unbound's cache, random zones compared with Knot and NSD, signed ones validated by unbound, delv and DNSViz, all that Zonemaster checks (installs them)
+conformance-dns: ## RFC 8906 by dig, client subnets behind Unbound's cache, random zones compared with Knot and NSD, signed ones validated by unbound, delv and DNSViz, whole rollovers by unbound, all that Zonemaster checks (installs them)
 	test/deps.sh bench
 	ANYEDGE_CONFORMANCE_DNS=1 $(GO) test -count 1 -timeout 5m -v ./test/conformancedns
+	ANYEDGE_CONFORMANCE_DNS=1 $(GO) test -count 1 -timeout 3m -v -run RolloversByUnbound ./gslb
 
 .PHONY: differential
 differential: $(BIN) ## 6000 malformed requests through anyedge, HAProxy and nginx (installs them)

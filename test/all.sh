@@ -14,6 +14,12 @@ go test -timeout 10m ./...
 echo "== 1500 malformed requests through anyedge, and through HAProxy and nginx where installed"
 ANYEDGE_DIFFERENTIAL=quick go test -count 1 -timeout 5m -v -run Nothing ./test/differential
 
+echo "== the DNS beside Knot, NSD, Unbound, delv, and DNSViz and Zonemaster where installed"
+ANYEDGE_CONFORMANCE_DNS=installed go test -count 1 -timeout 5m -v ./test/conformancedns
+
+echo "== whole rollovers of DNSSEC keys, while Unbound validates"
+ANYEDGE_CONFORMANCE_DNS=installed go test -count 1 -timeout 3m -v -run RolloversByUnbound ./gslb
+
 echo "== an edge in network namespaces, behind FRR and BIRD, where there is root"
 ANYEDGE_LAB=1 go test -count 1 -timeout 5m ./test/lab/edge
 

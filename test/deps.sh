@@ -8,12 +8,12 @@ set -euo pipefail
 declare -A package=(
 	[dig]=dnsutils [curl]=curl [bird]=bird2 [vtysh]=frr [bgpctl]=openbgpd [exabgp]=exabgp [keepalived]=keepalived
 	[nghttp]=nghttp2-client [nghttpd]=nghttp2-server [nginx]=nginx [haproxy]=haproxy
+	[knotd]=knot [nsd]=nsd [unbound]=unbound [delv]=bind9-dnsutils
 	[ip]=iproute2 [ethtool]=ethtool [nft]=nftables [tcpdump]=tcpdump [ping]=iputils-ping
 )
 declare -A compile=([clang]=clang [llvm-strip]=llvm [/usr/include/bpf/bpf_helpers.h]=libbpf-dev)
 [ "${1:-}" = bench ] && package+=(
-	[caddy]=caddy [wrk]=wrk [dnsperf]=dnsperf [gdnsd]=gdnsd [knotd]=knot [nsd]=nsd
-	[unbound]=unbound [delv]=bind9-dnsutils [dnsviz]=dnsviz [zonemaster-cli]=zonemaster-cli
+	[caddy]=caddy [wrk]=wrk [dnsperf]=dnsperf [gdnsd]=gdnsd [dnsviz]=dnsviz [zonemaster-cli]=zonemaster-cli
 )
 [ "${1:-}" = xdp ] && package=()
 for tool in "${!compile[@]}"; do

@@ -23,7 +23,6 @@ import (
 	"anyedge/gslb"
 	"anyedge/gslb/dnssec"
 	"anyedge/gslb/steer"
-	"anyedge/test/bench/rig"
 
 	"github.com/miekg/dns"
 )
@@ -312,10 +311,7 @@ func TestDelvValidates(t *testing.T) {
 	if os.Getenv("ANYEDGE_CONFORMANCE_DNS") == "" {
 		t.Skip(skipText)
 	}
-	delv, err := rig.Find("delv")
-	if err != nil {
-		t.Fatal(err)
-	}
+	delv := find(t, "delv")
 	serve(t, kinds(t))
 	for i := range 4 {
 		apex := fmt.Sprintf("k%d.test", i)
@@ -375,10 +371,7 @@ func TestDNSVizFindsNothing(t *testing.T) {
 	if os.Getenv("ANYEDGE_CONFORMANCE_DNS") == "" {
 		t.Skip(skipText)
 	}
-	dnsviz, err := rig.Find("dnsviz")
-	if err != nil {
-		t.Fatal(err)
-	}
+	dnsviz := find(t, "dnsviz")
 	serve(t, kinds(t))
 	dir := t.TempDir()
 	for i := range 4 {

@@ -16,5 +16,7 @@
 // of. Others copy zones from and to other servers: one has Knot sign zones, and
 // compares all answers with those of a Knot and an NSD that copy them too.
 //
-// The package has tests only; without ANYEDGE_CONFORMANCE_DNS they skip.
+// The package has tests only. ANYEDGE_CONFORMANCE_DNS=1 runs them; with the value
+// "installed", those skip that need a program that is not installed; without it, all
+// do.
 package conformancedns

@@ -16,10 +16,7 @@ func TestRFC8906(t *testing.T) {
 	if os.Getenv("ANYEDGE_CONFORMANCE_DNS") == "" {
 		t.Skip(skipText)
 	}
-	dig, err := exec.LookPath("dig")
-	if err != nil {
-		t.Fatal(err)
-	}
+	dig := find(t, "dig")
 	file := filepath.Join(t.TempDir(), "zone")
 	write(t, file, "@ 300 SOA ns hostmaster 1 2 3 4 300\n@ 300 NS ns\nns 300 A 192.0.2.53\n"+
 		"large 300 TXT "+strings.Repeat("\"0123456789012345678901234567890123456789\" ", 40)+"\n")

@@ -17,7 +17,6 @@ import (
 
 	"anyedge/gslb"
 	"anyedge/gslb/dnssec"
-	"anyedge/test/bench/rig"
 )
 
 // inside says that the test runs in the network namespace made for it.
@@ -38,6 +37,7 @@ func TestZonemaster(t *testing.T) {
 	if os.Getenv("ANYEDGE_CONFORMANCE_DNS") == "" {
 		t.Skip(skipText)
 	}
+	tool := find(t, "zonemaster-cli")
 	if os.Getenv(inside) == "" {
 		enter(t)
 		return
@@ -52,10 +52,6 @@ func TestZonemaster(t *testing.T) {
 	listen(t, topServer, []gslb.Zone{{Name: "example.", Text: top}})
 	listen(t, rootServer, []gslb.Zone{{Name: ".", Text: rootZone()}})
 	hints := write(t, filepath.Join(t.TempDir(), "hints"), ". 3600 NS a.root.\na.root. 3600 A "+rootServer[0]+"\n")
-	tool, err := rig.Find("zonemaster-cli")
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, z := range zones {
 		t.Run(z.Name, func(t *testing.T) {
 			out, err := exec.CommandContext(t.Context(), tool, "--hints", hints, "--level", "INFO", "--show-level", "--show-testcase", "--no-progress", strings.TrimSuffix(z.Name, ".")).CombinedOutput()
@@ -95,6 +91,9 @@ func enter(t *testing.T) {
 	cmd.Env = append(os.Environ(), inside+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.CombinedOutput()
+	if errors.Is(err, syscall.EPERM) {
+		t.Skip("no network namespace can be made here: ", err)
+	}
 	t.Logf("in a namespace:\n%s", out)
 	if err != nil || !bytes.Contains(out, []byte("\n--- PASS: TestZonemaster")) {
 		t.Error(errors.Join(err, errors.New("it did not pass")))
