@@ -139,6 +139,10 @@ type Server struct {
 
 // New returns a server of the config's zones, which steers nothing until Update
 // is called. It opens no sockets. A nil reg leaves the metrics unregistered.
+//
+// A zone whose file is bad is no error while another one is good: there is no last
+// good one to stay with at a start, and the others can do nothing for it. The log
+// and the status say why, and questions for it fail until it is set anew.
 func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Server, error) {
 	cfg.Sockets = cmp.Or(cfg.Sockets, runtime.GOMAXPROCS(0))
 	cfg.MaxConnections = cmp.Or(cfg.MaxConnections, 1024)
@@ -156,7 +160,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Server, erro
 	if err != nil {
 		return nil, err
 	}
-	zones, err := loadZones(cfg.Zones)
+	zones, bad, err := loadFirst(cfg.Zones)
 	if err != nil {
 		return nil, err
 	}
@@ -165,6 +169,10 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Server, erro
 		cfg: cfg, log: log, m: newMetrics(reg), ready: make(chan struct{}),
 		identity: identity{cookies: cookies{newCookieSecret()}, idle: cfg.IdleTimeout},
 		limiter:  newLimiter(cfg.RateLimit, time.Now()),
+	}
+	if bad != nil {
+		log.Error("bad zones not served", "error", bad)
+		s.m.updated("zones", nil, bad)
 	}
 	s.keys.Store(&keys)
 	s.logQueries.Store(cfg.LogQueries)
@@ -176,42 +184,6 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Server, erro
 	}
 	s.relink(cfg.Zones)
 	return s, s.setView(zones, nil)
-}
-
-// loadZones loads every zone, or returns all their errors.
-func loadZones(from []Zone) (map[name]*zone, error) {
-	zones := make(map[name]*zone)
-	var errs []error
-	for _, f := range from {
-		z, err := loadZone(f)
-		if z != nil {
-			z.transfer, z.signing = f.Transfer, f.Signing
-			if f.Alias != "" && err == nil {
-				z.alias, err = aliasOf(f)
-			}
-		}
-		switch {
-		case err != nil:
-			errs = append(errs, err)
-		case zones[z.name] != nil:
-			errs = append(errs, fmt.Errorf("zone %s: listed twice", z.name))
-		default:
-			zones[z.name] = z
-		}
-	}
-	return zones, errors.Join(errs...)
-}
-
-// aliasOf returns the target of a zone's alias.
-func aliasOf(f Zone) (name, error) {
-	if len(f.Primaries) > 0 {
-		return "", fmt.Errorf("zone %s: a copy cannot have an alias", f.Name)
-	}
-	target, err := parseName(f.Alias)
-	if err != nil {
-		return "", fmt.Errorf("zone %s: alias: %w", f.Name, err)
-	}
-	return target, nil
 }
 
 // Update replaces the steering table. A nil table steers nothing. If a name of it
@@ -450,8 +422,11 @@ type ZoneStatus struct {
 	Source  string `json:"source"`
 	Serial  uint32 `json:"serial"`
 	Records int    `json:"records"`
-	// Available is false for a copy that has not come yet, or has expired.
+	// Available is false for a copy that has not come yet, or has expired, for a zone
+	// whose keys are awaited, and for one whose file was bad at the start.
 	Available bool `json:"available"`
+	// Error is what is wrong with that file; empty if nothing is.
+	Error string `json:"error,omitempty"`
 	// Following is how a copy, or an alias of a name that is not steered, is kept up
 	// to date; nil for other zones.
 	Following *Following `json:"following,omitempty"`
@@ -482,6 +457,9 @@ func (s *Server) Status() Status {
 	}
 	for _, z := range v.zones {
 		each := ZoneStatus{Name: z.name.String(), Source: z.source, Records: z.records, Available: !z.unavailable}
+		if z.bad != nil {
+			each.Error = z.bad.Error()
+		}
 		if each.Available {
 			each.Serial = z.soa().Serial
 		}

@@ -21,9 +21,11 @@ type zone struct {
 	records  int
 	// alias is the name whose addresses the apex has; "" for its own.
 	alias name
-	// unavailable is set for a copy that has not come yet, or is too old: questions
-	// for it fail. It has no nodes.
+	// unavailable is set for a copy that has not come yet, or is too old, and for a
+	// file that was bad at the start: questions for it fail. It has no nodes.
 	unavailable bool
+	// bad is what is wrong with the file, if that is why.
+	bad error
 	// seen is when a primary was last known to have it, if it is from a file that
 	// keeps a copy; else zero.
 	seen time.Time

@@ -50,6 +50,9 @@ func TestAuditFilters(t *testing.T) {
 				if status, _, errOut := call(append(strings.Fields(args), "--admin", admin)...); status != 0 {
 					t.Fatal(errOut)
 				}
+				if name == "a DNS node" {
+					await(t, "the node has it", func() bool { return (len(dns.Overrides()) == 1) == strings.Contains(args, "without") })
+				}
 			}
 			for args, want := range map[string]int{
 				"": 2, "--last 1": 1, "--last 0": 0, "--act " + act: 1, "--since 1h": 2, "--by " + operator(): 2, "--by nobody.else": 0,

@@ -135,6 +135,8 @@ func zoneWords(z gslb.ZoneStatus, span func(time.Time) string) string {
 	words := fmt.Sprintf("%s serial %d, %s, %s", strings.TrimSuffix(z.Name, "."), z.Serial, counted(z.Records, "record"), strings.TrimPrefix(z.Source, z.Name+" "))
 	f := z.Following
 	switch {
+	case z.Error != "":
+		words = strings.TrimSuffix(z.Name, ".") + " not served: " + line(z.Error)
 	case !z.Available && f == nil:
 		words = strings.TrimSuffix(z.Name, ".") + " not served: there are no keys to sign it with"
 	case !z.Available:
