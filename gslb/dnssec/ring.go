@@ -38,8 +38,8 @@ type Ring struct {
 	// Keys are in the order of their making.
 	Keys []RingKey `json:"keys"`
 	// KeyTTL and MaxTTL are those of the policy that are in force, in nanoseconds.
-	// They change only while no rollover is under way, and none begins before Calm, when the ones
-	// before have run out everywhere.
+	// They change only while no rollover is under way, and none begins before Calm,
+	// when the ones before have run out everywhere.
 	KeyTTL time.Duration `json:"key_ttl"`
 	MaxTTL time.Duration `json:"max_ttl"`
 	Calm   time.Time     `json:"calm,omitzero"`
@@ -172,8 +172,7 @@ func (r Ring) At(now time.Time) (*KeySet, error) {
 // ring of zone that a node may adopt, and shows no secret.
 func ParseRing(zone string, data []byte) (Ring, error) {
 	var r Ring
-	d := json.NewDecoder(bytes.NewReader(data))
-	if err := d.Decode(&r); err != nil {
+	if err := json.Unmarshal(data, &r); err != nil {
 		return Ring{}, fmt.Errorf("dnssec ring: %w", err)
 	}
 	errs := []error{r.Validate()}

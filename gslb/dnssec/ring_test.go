@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -90,6 +91,9 @@ func TestParseRing(t *testing.T) {
 	}
 	if _, err := ParseRing("edge.example", good[:len(good)-1]); err == nil {
 		t.Error("half a ring was taken")
+	}
+	if _, err := ParseRing("edge.example", slices.Concat(good, good)); err == nil {
+		t.Error("two rings were taken for one")
 	}
 	for name, change := range map[string]func(*Ring){
 		"version":           func(r *Ring) { r.Version = 2 },
