@@ -20,6 +20,7 @@ import (
 	"anyedge/gslb/steer"
 	"anyedge/gslb/steer/planner"
 	"anyedge/internal/audit"
+	"anyedge/internal/daemon"
 	"anyedge/internal/fleet"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -43,6 +44,7 @@ type Node struct {
 	planning    *planning
 	teller      *demandTeller
 	audit       *audit.Log
+	pulse       daemon.Pulse // of follow
 
 	reloads sync.Mutex // held by a reload, before mu
 
@@ -143,6 +145,7 @@ func (n *Node) follow(ctx context.Context) {
 		if err := n.steer(time.Now(), false); err != nil {
 			n.log.Error("steering table not built, the last one stays", "error", err)
 		}
+		n.pulse.Beat()
 		select {
 		case <-ctx.Done():
 			return
@@ -151,6 +154,10 @@ func (n *Node) follow(ctx context.Context) {
 		}
 	}
 }
+
+// Alive reports whether the node still follows the fleet. It is for a watchdog: what
+// a node that hangs answers would grow old unnoticed.
+func (n *Node) Alive() bool { return n.pulse.Within(time.Minute + n.config().Fleet.ReportTTL.Std()) }
 
 // steer builds the table anew if what it is made from has changed, or if it must.
 func (n *Node) steer(now time.Time, must bool) error {

@@ -361,3 +361,13 @@ func TestReloadTakesAllOrNothing(t *testing.T) {
 		t.Errorf("the new name after a change in the fleet: %s", got)
 	}
 }
+
+// A node that runs is alive, also to a watchdog.
+func TestNodeIsAlive(t *testing.T) {
+	n := runNode(t, fleet.NewMemory(), nil)
+	n.report("fra", fleet.StateHealthy, fleet.Announced)
+	n.await("it has followed", func() bool { return n.popStates() == "up unknown" })
+	if !n.Node.Alive() || !n.Node.pulse.Within(time.Minute) {
+		t.Error("a node that follows the fleet is not alive")
+	}
+}

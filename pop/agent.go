@@ -70,6 +70,7 @@ type Agent struct {
 	upstreams  *upstreams      // nil without BGP
 	virtual    *virtualRouters // nil without VRRP
 	supervisor *supervisor
+	pulse      daemon.Pulse // of the controller
 	conf       *configurator
 	roller     *roller
 	controller *controller
@@ -282,8 +283,17 @@ func (a *Agent) control(ctx context.Context) error {
 			c.event(<-a.events)
 		}
 		c.step(ctx, time.Now())
+		a.pulse.Beat()
 	}
 }
+
+// aliveFor is how long the controller may go without deciding. It decides many times
+// a second.
+const aliveFor = 20 * time.Second
+
+// Alive reports whether the agent still decides about its route. It is for a
+// watchdog: an agent that hangs would announce whatever happens.
+func (a *Agent) Alive() bool { return a.pulse.Within(aliveFor) }
 
 // stateChanged shows and reports what the controller decided. It runs on the
 // controller's goroutine.

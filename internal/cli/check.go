@@ -87,7 +87,7 @@ func (c *invocation) checkFile(file string, wantPop, silent bool) error {
 		}
 		if err != nil {
 			fmt.Fprintln(c.errOut, err)
-			return fmt.Errorf("%s: not valid: a DNS node would not start with what it names", file)
+			return fmt.Errorf("%s: not valid: what it names is not", file)
 		}
 	}
 	if !silent {

@@ -128,7 +128,7 @@ func TestCheckReadsZones(t *testing.T) {
 	file := write(t, dir, "gslb.yaml", "node: {name: ns1}\nfleet: {memory: true}\nlisten: [\"127.0.0.1:5300\"]\nzones: [{name: edge.example, file: edge.zone}]\n")
 	zone := write(t, dir, "edge.zone", "@ IN SOA a b 1 2 3 4 5\n")
 	status, out, errOut := call("check", "--config", file)
-	if want := zone + ": no NS record at edge.example.\nanyedge check: " + file + ": not valid: a DNS node would not start with what it names\n"; status != 1 || out != "" || errOut != want {
+	if want := zone + ": no NS record at edge.example.\nanyedge check: " + file + ": not valid: what it names is not\n"; status != 1 || out != "" || errOut != want {
 		t.Errorf("status %d, %q, %q; want %q", status, out, errOut, want)
 	}
 }

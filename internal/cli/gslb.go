@@ -57,5 +57,5 @@ func runGSLB(c *invocation) error {
 	if err := admin.Listen(); err != nil {
 		return err
 	}
-	return serve(log, notifier, node.Ready(), node.Reload, node, admin)
+	return serve(log, notifier, node, node.Ready(), node, admin)
 }

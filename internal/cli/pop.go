@@ -83,7 +83,7 @@ func runPop(c *invocation) error {
 	if err := admin.Listen(); err != nil {
 		return err
 	}
-	return serve(log, notifier, nil, agent.Reload, agent, admin)
+	return serve(log, notifier, agent, nil, agent, admin)
 }
 
 // stateDirectory is where the service manager says that state belongs (see
@@ -93,16 +93,23 @@ func stateDirectory() string {
 	return first
 }
 
-// serve runs a daemon's tasks until a signal ends it, and reloads on SIGHUP. It
+// reloader is a daemon that a service manager looks after.
+type reloader interface {
+	Reload(context.Context) error
+	Alive() bool
+}
+
+// serve runs a daemon's tasks until a signal ends it, and reloads it on SIGHUP. It
 // tells the service manager that the daemon serves when ready is closed, at once if
-// that is nil.
-func serve(log *slog.Logger, notifier *daemon.Notifier, ready <-chan struct{}, reload func(context.Context) error, tasks ...daemon.Task) error {
+// that is nil, and from then on that it is alive.
+func serve(log *slog.Logger, notifier *daemon.Notifier, node reloader, ready <-chan struct{}, tasks ...daemon.Task) error {
 	ctx, stop := daemon.Terminate(context.Background())
 	defer stop()
 	hangups, end := daemon.Hangups()
 	defer end()
 	group := daemon.NewGroup(log)
 	group.Add(tasks...)
+	group.Add(daemon.NewTask("watchdog", func(ctx context.Context) error { return notifier.Watchdog(ctx, node.Alive) }))
 	group.Add(daemon.NewTask("reloads", func(ctx context.Context) error {
 		if ready != nil {
 			select {
@@ -121,7 +128,7 @@ func serve(log *slog.Logger, notifier *daemon.Notifier, ready <-chan struct{}, r
 			}
 			notify(log, notifier.Reloading())
 			status := "serving, reloaded"
-			if err := reload(ctx); err != nil {
+			if err := node.Reload(ctx); err != nil {
 				status = "serving, reload refused: " + err.Error()
 			} else {
 				log.Info("reloaded")

@@ -46,7 +46,7 @@ var allowed = map[string][]string{
 	"bgp/bfd":    {},
 	"bgp/shield": {},
 
-	"gslb": {"configs", "gslb/dnssec", "gslb/geo", "gslb/steer", "gslb/steer/assign", "gslb/steer/planner", "gslb/steer/rtt", "gslb/xdp", "internal/audit", "internal/cidr", "internal/fleet"},
+	"gslb": {"configs", "gslb/dnssec", "gslb/geo", "gslb/steer", "gslb/steer/assign", "gslb/steer/planner", "gslb/steer/rtt", "gslb/xdp", "internal/audit", "internal/cidr", "internal/daemon", "internal/fleet"},
 	// The node in it puts the pure parts of steering together.
 	"gslb/dnssec": {"internal/secret"},
 	"gslb/geo":    {"gslb/steer", "internal/cidr"},
