@@ -26,8 +26,8 @@ type realtime struct {
 // one, and below which it is raised again. An ordinary thread needs less of its
 // core for the same queries, therefore the distance.
 const (
-	lowerAbove = 10
-	raiseBelow = 20
+	lowerAbove = 6
+	raiseBelow = 8
 )
 
 // newRealtime raises the thread. The calling goroutine stays on the thread, which

@@ -42,10 +42,11 @@ func TestRealtimeFollowsTheLoad(t *testing.T) {
 		busy, of time.Duration
 		want     uint32
 	}{
-		{4 * time.Millisecond, 100 * time.Millisecond, unix.SCHED_FIFO},
-		{4 * time.Millisecond, 20 * time.Millisecond, unix.SCHED_NORMAL},
-		{4 * time.Millisecond, 60 * time.Millisecond, unix.SCHED_NORMAL}, // between the two
-		{1 * time.Millisecond, 200 * time.Millisecond, unix.SCHED_FIFO},
+		{20 * time.Millisecond, 400 * time.Millisecond, unix.SCHED_FIFO},
+		{20 * time.Millisecond, 142 * time.Millisecond, unix.SCHED_FIFO}, // between the two shares
+		{20 * time.Millisecond, 100 * time.Millisecond, unix.SCHED_NORMAL},
+		{20 * time.Millisecond, 142 * time.Millisecond, unix.SCHED_NORMAL},
+		{20 * time.Millisecond, 400 * time.Millisecond, unix.SCHED_FIFO},
 	} {
 		burn(step.busy)
 		now = now.Add(step.of)

@@ -35,7 +35,7 @@ func (s *Server) serveUDP(ctx context.Context, socket *os.File) error {
 
 // adaptEvery is how often the priority of a thread follows its load. It is also
 // for how long a flood has it.
-const adaptEvery = 5 * time.Millisecond
+const adaptEvery = 20 * time.Millisecond
 
 // answerBatches receives and answers batch after batch. Nothing in an answer
 // waits.
