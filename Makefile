@@ -92,9 +92,10 @@ bench-dns: $(BIN) ## anyedge, with root in the network driver too, beside gdnsd,
 	$(GO) run ./test/benchdns --out $(CACHE)/bench-dns.md
 
 .PHONY: bench-rebuild
-bench-rebuild: ## 1,000 PoPs, 10,000 names, 1,000,000 client networks: time and memory of a rebuild, latency meanwhile, with bars
+bench-rebuild: ## 1,000 PoPs, 10,000 names, 1,000,000 client networks: time and memory of a rebuild, latency meanwhile, with bars; with root the image for the driver too
 	@mkdir -p $(CACHE)
 	$(GO) run ./test/benchrebuild --out $(CACHE)/bench-rebuild.md
+	$(GO) test -run '^$$' -bench KernelLarge -benchtime 5x ./gslb
 
 .PHONY: soak
 soak: ## a worker under the race detector and random faults for SOAK (default 10m): no wrong byte, no leak

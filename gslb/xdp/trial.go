@@ -19,8 +19,9 @@ const (
 // Trial runs the program in the kernel on single queries, at no interface. It is
 // for tests and benchmarks. It belongs to one goroutine.
 type Trial struct {
-	o Options
-	l *loaded
+	o     Options
+	l     *loaded
+	bytes int
 }
 
 // trialMAC is the hardware address of the interface that a trial stands for.
@@ -33,7 +34,7 @@ func NewTrial(o Options) (*Trial, error) {
 	if err != nil {
 		return nil, fmt.Errorf("xdp: %w", err)
 	}
-	t := &Trial{o, l}
+	t := &Trial{o: o, l: l}
 	var local []netip.Addr
 	for _, a := range o.Listen {
 		local = append(local, a.Addr())
@@ -61,8 +62,12 @@ func (t *Trial) Update(table *Table) error {
 			return err
 		}
 	}
+	t.bytes = len(image)
 	return t.l.install(image)
 }
+
+// Bytes is the size of the image in force.
+func (t *Trial) Bytes() int { return t.bytes }
 
 // Close takes the program out of the kernel.
 func (t *Trial) Close() { t.l.close() }
