@@ -31,8 +31,9 @@ type XDP struct {
 type kernel interface {
 	// Update replaces what it knows.
 	Update(*xdp.Table) error
-	// Attached reports whether it answers.
+	// Attached reports whether it answers, Trouble what is in the way.
 	Attached() bool
+	Trouble() error
 	Run(context.Context) error
 }
 
@@ -96,7 +97,14 @@ func (s *Server) kernelStatus() *XDPStatus {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return &XDPStatus{Interface: s.cfg.XDP.Interface, Attached: s.kernel != nil && s.kernel.Attached(), Error: s.kernelError}
+	status := &XDPStatus{Interface: s.cfg.XDP.Interface, Error: s.kernelError}
+	if s.kernel != nil && status.Error == "" {
+		status.Attached = s.kernel.Attached()
+		if err := s.kernel.Trouble(); err != nil {
+			status.Error = err.Error()
+		}
+	}
+	return status
 }
 
 // feedKernel keeps the kernel's table in step with the view.
@@ -123,11 +131,12 @@ func (s *Server) feedKernel(ctx context.Context, k kernel) {
 // left to the sockets, which have most of the queries for them: who asks for
 // signatures.
 func (v *view) export(limited bool) (*xdp.Table, map[*packed]*xdp.Answer) {
-	e := exporter{v, limited, make(map[*packed]*xdp.Answer)}
+	e := exporter{view: v, limited: limited, done: make(map[*packed]*xdp.Answer)}
 	names := slices.Sorted(maps.Keys(v.entries))
 	entries := make([]xdp.Entry, len(names))
 	for i, n := range names {
 		entry := v.entries[n]
+		e.types = len(entry.at.types) + len(entry.below.types)
 		entries[i] = xdp.Entry{At: e.answers(n, "at", &entry.at), Below: e.answers(n, "below", &entry.below)}
 	}
 	return &xdp.Table{Names: func(yield func(string, xdp.Entry) bool) {
@@ -142,6 +151,7 @@ func (v *view) export(limited bool) (*xdp.Table, map[*packed]*xdp.Answer) {
 type exporter struct {
 	*view
 	limited bool
+	types   int // of the name at hand
 	done    map[*packed]*xdp.Answer
 }
 
@@ -174,6 +184,9 @@ func (e *exporter) answer(n name, place string, qtype uint16, p *packed) *xdp.An
 		}
 		out.Family, out.Owner = p.family, p.owner
 	}
+	if !out.Fits(string(n), e.types) {
+		return nil
+	}
 	e.done[p] = out
 	return out
 }
@@ -183,7 +196,8 @@ func (e *exporter) answer(n name, place string, qtype uint16, p *packed) *xdp.An
 // Few queries for such answers reach the sockets, unless they are over the limit.
 func socketsShare(responses int) int { return max(responses/4, 1) }
 
-// held are the answers that the kernel gives too while it is attached.
+// held are the answers that the kernel gives too while it is attached. What it has no
+// room for is not among them: the sockets have all of the rate for that.
 type held struct {
 	answers  map[*packed]*xdp.Answer
 	attached func() bool

@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -136,6 +138,7 @@ type attachedTrial struct {
 
 func (a *attachedTrial) Run(context.Context) error { return nil }
 func (a *attachedTrial) Attached() bool            { return a.attached }
+func (a *attachedTrial) Trouble() error            { return nil }
 
 func (a *attachedTrial) Update(t *xdp.Table) error {
 	err := a.Trial.Update(t)
@@ -214,5 +217,32 @@ func TestLimitIsShared(t *testing.T) {
 		if got := sent(both, "192.0.3.1"); got != responses {
 			t.Errorf("%d of %d while alone", got, responses)
 		}
+	}
+}
+
+// What the kernel has no room for is not among what it gives too: its rate is the
+// sockets' alone.
+func TestExportLeavesOutWhatDoesNotFit(t *testing.T) {
+	zones, err := loadZones([]Zone{{Name: "edge.example", Text: "@ 60 SOA ns h 1 2 3 4 5\n@ 60 NS ns\nns 60 A 192.0.2.1\nsmall 60 TXT a\nlarge 60 TXT " +
+		strings.Repeat(strings.Repeat("x", 250)+" ", 3) + "\n"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := newView(zones, nil, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, answers := v.export(true)
+	kept := func(text string) bool {
+		n, err := parseName(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := v.entries[n].at.types
+		i := slices.IndexFunc(at, func(q typed) bool { return q.qtype == dns.TypeTXT })
+		return answers[at[i].packed] != nil
+	}
+	if !kept("small.edge.example") || kept("large.edge.example") {
+		t.Errorf("small %t, large %t", kept("small.edge.example"), kept("large.edge.example"))
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/bits"
 	"net/netip"
+	"slices"
 	"time"
 
 	"anyedge/gslb/steer"
@@ -125,6 +126,19 @@ func (m *image) array(size int) (array []byte, place uint32) {
 	return m.octets[at : at+size], uint32(at / unit)
 }
 
+// Fits reports whether the program has room for an answer at or below a name that
+// has so many types. What it has no room for it leaves to the sockets.
+func (a *Answer) Fits(name string, types int) bool {
+	return len(name) <= nameMax && types <= typesMax && a.fits()
+}
+
+func (a *Answer) fits() bool {
+	if len(a.Body) > bodyMax || len(a.Moving) > movingMax || a.Base > nameMax {
+		return false
+	}
+	return a.Steering == nil || !slices.ContainsFunc(a.Steering.Addrs, func(set []netip.Addr) bool { return len(set) > addressesMax })
+}
+
 func (m *image) entry(name string, e Entry) (place uint32) {
 	if len(e.At.Types)+len(e.Below.Types) > typesMax {
 		e = Entry{}
@@ -149,7 +163,7 @@ func (m *image) entry(name string, e Entry) (place uint32) {
 
 // answer returns the place of an answer; 0 leaves it to the sockets.
 func (m *image) answer(a *Answer) (place uint32) {
-	if a == nil || len(a.Body) > bodyMax || len(a.Moving) > movingMax || a.Base > nameMax {
+	if a == nil || !a.fits() {
 		return 0
 	}
 	if place, done := m.answers[a]; done {
@@ -215,10 +229,10 @@ func (m *image) steering(d *steer.Decisions) (place uint32) {
 	return place
 }
 
-// set returns the place of addresses, all of one family; 0 if there are none or
-// too many.
+// set returns the place of addresses, all of one family and not too many; 0 if there
+// are none.
 func (m *image) set(addrs []netip.Addr) (place uint32) {
-	if len(addrs) == 0 || len(addrs) > addressesMax {
+	if len(addrs) == 0 {
 		return 0
 	}
 	octets := make([]byte, 0, addressesMax*16)

@@ -74,10 +74,12 @@ type Program struct {
 	o Options
 	m *metrics
 
-	attached atomic.Bool
+	answering atomic.Bool
+	trouble   atomic.Pointer[error] // why it does not; nil before Run
 
 	mu      sync.Mutex
 	image   []byte        // the newest; nil for none
+	failed  error         // why there is none
 	changed chan struct{} // of capacity 1: image is not the one in force
 }
 
@@ -97,7 +99,7 @@ func (p *Program) Update(t *Table) error {
 		}
 	}
 	p.mu.Lock()
-	p.image = image
+	p.image, p.failed = image, err
 	p.mu.Unlock()
 	select {
 	case p.changed <- struct{}{}:
@@ -106,8 +108,18 @@ func (p *Program) Update(t *Table) error {
 	return err
 }
 
-// Attached reports whether the program is at its interface.
-func (p *Program) Attached() bool { return p.attached.Load() }
+// Attached reports whether the program is at its interface and has an image to
+// answer from.
+func (p *Program) Attached() bool { return p.answering.Load() }
+
+// Trouble returns why the program does not answer, or not everywhere; nil if nothing
+// keeps it from its work.
+func (p *Program) Trouble() error {
+	if t := p.trouble.Load(); t != nil {
+		return *t
+	}
+	return nil
+}
 
 // Run keeps the program at the interface until ctx is done, and takes it off then.
 // While it cannot be attached Run tries again, and says why in the log. It returns
@@ -125,11 +137,13 @@ func (p *Program) Run(ctx context.Context) error {
 	beat := time.NewTicker(beatInterval)
 	defer beat.Stop()
 	for {
-		if err := a.beat(); err != nil {
+		err := a.beat()
+		if err != nil {
 			a.complain(err)
 		} else {
 			a.complained = ""
 		}
+		a.tell(err)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -150,6 +164,15 @@ type attachment struct {
 	index      int       // of the interface
 	endpoints  map[endpoint]bool
 	complained string // the last error in the log
+	inForce    bool   // there is an image
+	missing    error  // why there is none
+}
+
+// tell shows how the program is doing, after a beat with this error.
+func (a *attachment) tell(err error) {
+	err = errors.Join(err, a.missing)
+	a.trouble.Store(&err)
+	a.answering.Store(err == nil && a.link != nil && a.inForce)
 }
 
 // beat brings the program in step with the host, and lets it trust its image for a
@@ -192,7 +215,6 @@ func (a *attachment) beat() error {
 		return fmt.Errorf("attach to %s in %s mode: %w", itf.Name, mode, err)
 	}
 	a.index = itf.Index
-	a.attached.Store(true)
 	a.m.attached.Set(1)
 	a.o.Log.Info("xdp attached", "interface", itf.Name, "mode", mode)
 	return nil
@@ -225,13 +247,14 @@ func (a *attachment) listen(wanted map[endpoint]bool) error {
 // replace puts the newest image in force. If that fails there is none.
 func (a *attachment) replace() error {
 	a.mu.Lock()
-	image := a.image
+	image, failed := a.image, a.failed
 	a.mu.Unlock()
 	err := a.install(image)
 	if err != nil {
 		err = errors.Join(err, a.install(nil))
 		image = nil
 	}
+	a.inForce, a.missing = image != nil, errors.Join(failed, err)
 	a.m.imageBytes.Set(float64(len(image)))
 	return err
 }
@@ -242,7 +265,7 @@ func (a *attachment) detach() {
 	}
 	a.link.Close()
 	a.link = nil
-	a.attached.Store(false)
+	a.answering.Store(false)
 	a.m.attached.Set(0)
 	a.o.Log.Info("xdp detached", "interface", a.o.Interface)
 }
